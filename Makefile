@@ -1,0 +1,96 @@
+# Every target builds what it needs in .venv, from the pinned files in requirements/, and installs
+# nothing elsewhere. A second run finds it there. PYTHON=... picks another Python than python3.
+
+PYTHON ?= python3
+# Test processes at once.
+WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Twice quiet: only errors. The lines below say in plain words what goes on.
+PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check
+
+# The last line of `make test` is pytest's own, so make adds none ("Leaving directory").
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+# Two targets at once would install into .venv at the same time.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test format lock clean python
+
+# $(call step,NAME,COMMAND): say what runs, run it, say how long it took.
+define step
+@printf '\n==> %s\n' '$(1)'; \
+begin=$$(date +%s); \
+$(2) || { printf '==> %s: FAILED\n' '$(1)'; exit 1; }; \
+printf '==> %s: good, %d s\n' '$(1)' $$(($$(date +%s) - begin))
+endef
+
+help: ## Say what make can do here
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Show the library at work against the simulator on this machine
+	@$(PY) -m sms4sats_async.cli.demo
+
+# --verifytypes looks into the first `python` on PATH, whatever pyproject.toml and --pythonpath say.
+test: $(VENV)/.dev ## Run everything that CI runs
+	$(call step,ruff check,$(PY) -m ruff check)
+	$(call step,ruff format --check,$(PY) -m ruff format --check)
+	$(call step,mypy --strict,$(PY) -m mypy --strict)
+	$(call step,pyright (strict),$(PY) -m pyright)
+	$(call step,pyright --verifytypes,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pyright --ignoreexternal --verifytypes sms4sats_async)
+	$(call step,the built wheel on every other Python,$(PY) tools/wheel_test.py)
+	@printf '\n==> %s\n' 'all tests, with coverage'
+	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
+
+format: $(VENV)/.dev ## Format the code and mend what ruff can mend
+	@$(PY) -m ruff check --fix-only
+	@$(PY) -m ruff format
+
+# uv keeps what the files pin already and adds only what is missing; UPGRADE=1 takes the newest.
+# dev.txt comes first and binds the others, so that all three agree.
+LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+
+lock: $(VENV)/.dev ## Write requirements/*.txt anew after a change of pyproject.toml (UPGRADE=1: newest of all)
+	@echo '==> requirements/dev.txt: all that make test needs'
+	@$(LOCK) --extra all --group dev --output-file requirements/dev.txt
+	@echo '==> requirements/test.txt: what the tests need beside an installed wheel'
+	@$(LOCK) --extra all --group test --constraint requirements/dev.txt --output-file requirements/test.txt
+	@echo '==> requirements/demo.txt: what make demo needs'
+	@$(LOCK) --extra cli --extra simulator --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
+
+clean: ## Remove everything that make and the tools have made
+	@rm -rf $(VENV) .venv-wheel build dist docs/_build htmlcov .coverage .coverage.*
+	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: each says when its step last came to its end, so a broken-off one starts again.
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
+	@echo '==> Installing what the checks need (requirements/dev.txt); half a minute, once'
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
+	@echo '==> Installing what the demo needs (requirements/demo.txt); some seconds, once'
+	@$(PIP) --require-hashes -r requirements/demo.txt
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.made: | python
+	@echo '==> Making an environment in $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Runs every time (it takes 50 ms): a wrong Python is said plainly here, not by a traceback later.
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo '==> There is no $(PYTHON) here. Name a Python, 3.11 or newer: make PYTHON=/path/to/python'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "==> $(PYTHON) is $$($(PYTHON) --version 2>&1), and sms4sats-async needs 3.11 or newer."; \
+		echo '==> Name another one: make PYTHON=/path/to/python'; exit 1; }
+	@test ! -e $(VENV)/.made || $(PYTHON) -c 'import sys; sys.exit("/python%d.%d/" % sys.version_info[:2] not in sys.argv[1] + "/")' \
+		"$$(echo $(VENV)/lib/python3*)" || { \
+		echo '==> $(VENV) was made by another Python than $(PYTHON). Run make clean first.'; exit 1; }

@@ -1,0 +1,77 @@
+"""An asynchronous client for the sms4sats.com API that always knows where the money is."""
+
+from ._clock import Clock
+from ._lifecycle import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
+from .client import DEFAULT_BASE_URL, Sms4SatsClient
+from .errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    ClientStateError,
+    CodeAlreadyReceivedError,
+    CodeTimeoutError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    OrderError,
+    OrderRefundedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    Sms4SatsError,
+    TransportError,
+    UnableToSaveDataError,
+)
+from .events import AttemptFailed, Event, OrderCancelled, StatusPolled, Waiting
+from .models import (
+    Cancellation,
+    CancelOutcome,
+    Money,
+    Order,
+    OrderState,
+    OrderStatus,
+    ReceiveOrder,
+    RequestOutcome,
+    SendOrder,
+    SmsStatus,
+)
+from .retry import RetryPolicy
+
+__all__ = [
+    "AUTOMATIC_CANCEL_AGE",
+    "DEFAULT_BASE_URL",
+    "MINIMUM_CANCEL_AGE",
+    "APIError",
+    "AttemptFailed",
+    "AuthenticationError",
+    "BadRequestError",
+    "CancelOutcome",
+    "Cancellation",
+    "ClientStateError",
+    "Clock",
+    "CodeAlreadyReceivedError",
+    "CodeTimeoutError",
+    "Event",
+    "InvalidArgumentError",
+    "InvalidResponseError",
+    "Money",
+    "Order",
+    "OrderCancelled",
+    "OrderError",
+    "OrderRefundedError",
+    "OrderState",
+    "OrderStatus",
+    "RateLimitError",
+    "ReceiveOrder",
+    "RequestOutcome",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "SendOrder",
+    "ServerError",
+    "Sms4SatsClient",
+    "Sms4SatsError",
+    "SmsStatus",
+    "StatusPolled",
+    "TransportError",
+    "UnableToSaveDataError",
+    "Waiting",
+]

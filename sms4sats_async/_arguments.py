@@ -1,0 +1,191 @@
+"""Whether an argument can be meant: each check returns the value as the library uses it.
+
+Everything here raises `InvalidArgumentError` and nothing else, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from .errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import attrs
+
+T = TypeVar("T")
+
+_LONGEST_ORDER_ID: Final = 1024
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a time span as seconds; it must be a finite number or a timedelta, not negative."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        problem = f"{name} must be a number of seconds or a timedelta, not {value!r}"
+        raise InvalidArgumentError(problem)
+    try:
+        span = float(value)
+    except OverflowError:
+        span = math.inf
+    if not math.isfinite(span) or span < 0:
+        problem = f"{name} must be a finite time span of at least 0 seconds, not {span!r}"
+        raise InvalidArgumentError(problem)
+    return span
+
+
+def positive_seconds(name: str, value: object) -> float:
+    """Return a time span as seconds; 0 would leave no time for anything."""
+    span = seconds(name, value)
+    if span == 0:
+        problem = f"{name} must be more than 0 seconds"
+        raise InvalidArgumentError(problem)
+    return span
+
+
+def as_seconds(value: float | timedelta) -> float:
+    """Turn a timedelta into seconds, for attrs: the validator that follows does the checking."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def as_optional_seconds(value: float | timedelta | None) -> float | None:
+    """Do as `as_seconds` does; None stays None."""
+    return None if value is None else as_seconds(value)
+
+
+def check_seconds(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    """Validate an attrs field that holds a time span."""
+    seconds(attribute.name, value)
+
+
+def check_positive_seconds(
+    _instance: object, attribute: attrs.Attribute[Any], value: float | None
+) -> None:
+    """Validate an attrs field that holds a time span which may not be 0, or None."""
+    if value is not None:
+        positive_seconds(attribute.name, value)
+
+
+def instance(name: str, value: object, kind: type[T]) -> T:
+    """Return a value of the class that belongs here."""
+    if not isinstance(value, kind):
+        problem = f"{name} must be a {kind.__name__}, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """Return a text that says something, without the blanks around it."""
+    if not isinstance(value, str) or not value.strip():
+        problem = f"{name} must be a text that is not empty, not {value!r}"
+        raise InvalidArgumentError(problem)
+    return value.strip()
+
+
+def country(value: object) -> int | str:
+    """Return a country as its number or its name."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            problem = f"country must be a number of the service's list, not {value}"
+            raise InvalidArgumentError(problem)
+        return value
+    return text("country", value)
+
+
+def order_id(value: object) -> str:
+    """Return an order id that can be sent.
+
+    The documentation shows 64 hex digits and calls it a string, so any printable text is sent as
+    it is and the service decides.
+    """
+    if not isinstance(value, str):
+        problem = f"an order id is a str, or an order that has one, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    if not value.strip():
+        problem = "the order id is empty; pass the order_id that create_order() returned"
+        raise InvalidArgumentError(problem)
+    if len(value) > _LONGEST_ORDER_ID:
+        problem = f"an order id of {len(value)} characters cannot be one"
+        raise InvalidArgumentError(problem)
+    # A control character or half a surrogate pair is the mark of a read error, never of an id.
+    if not value.isprintable():
+        problem = "the order id holds a control character; strip line ends and check its source"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def aware(name: str, value: object) -> datetime:
+    """Return a datetime that says its time zone."""
+    if not isinstance(value, datetime):
+        problem = f"{name} must be a datetime, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    if value.utcoffset() is None:
+        problem = f"{name} has no time zone; use datetime.now(UTC) or .astimezone()"
+        raise InvalidArgumentError(problem)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        problem = f"{name} lies outside the years that a datetime can hold"
+        raise InvalidArgumentError(problem) from error
+
+
+def api_key(value: object) -> str:
+    """Return an API key that can stand in a header."""
+    if not isinstance(value, str):
+        problem = f"api_key must be a str, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    # RFC 9110, 5.5: a field value is visible ASCII here; a line end would start another header.
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        problem = (
+            "api_key must be printable ASCII without blanks or line ends; strip it where it is "
+            "read, or leave it out for calls that need none"
+        )
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def base_url(value: object, *, key_is_set: bool) -> str:
+    """Return an absolute http(s) root without a slash at its end.
+
+    Plain http is for a simulator on this machine: elsewhere it would show the key to everyone on
+    the way.
+    """
+    wanted = "base_url must be an absolute http:// or https:// URL such as https://host"
+    if not isinstance(value, str):
+        problem = f"{wanted}, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        problem = f"{wanted}; this one cannot be read: {error}"
+        raise InvalidArgumentError(problem) from error
+    if parts.scheme not in {"http", "https"} or not host:
+        problem = wanted
+        raise InvalidArgumentError(problem)
+    if not value.isprintable() or len(value.split()) != 1:
+        problem = f"{wanted}; this one holds a blank or a control character"
+        raise InvalidArgumentError(problem)
+    if parts.username is not None or parts.password is not None:
+        problem = "base_url may not hold a user name or password; pass the key as api_key"
+        raise InvalidArgumentError(problem)
+    if "?" in value or "#" in value:
+        problem = "base_url may not have a query or a fragment"
+        raise InvalidArgumentError(problem)
+    if key_is_set and parts.scheme == "http" and not _is_loopback(host):
+        problem = "an API key goes over https only, or to this machine; use an https:// base_url"
+        raise InvalidArgumentError(problem)
+    return value.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

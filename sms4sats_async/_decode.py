@@ -1,0 +1,340 @@
+"""From bytes to a model or one of our errors.
+
+Total: whatever the status, the headers and the bytes, nothing but a `Sms4SatsError` is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from ._lifecycle import Facts, state_of
+from ._secrets import quote
+from ._wire import MAXIMUM_BODY, Request, Response, Safety
+from .errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    InvalidResponseError,
+    RateLimitError,
+    ServerError,
+    UnableToSaveDataError,
+)
+from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome, SmsStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GOOD: Final = range(200, 300)
+_REDIRECT: Final = range(300, 400)
+_CLIENT_ERROR: Final = range(400, 500)
+_UNABLE_TO_SAVE_DATA: Final = "unable to save data"
+_KEY_IS_MISSING: Final = "x-api-key header is missing"
+_LONGEST_TIMESTAMP: Final = 18  # digits; of a few thousand Python makes no integer
+_GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
+
+
+# --- the answer as a whole ------------------------------------------------------------------------
+
+
+def read_json(response: Response, request: Request, *, now: float) -> object:
+    """Return the JSON value of a good answer.
+
+    Args:
+        response: The answer.
+        request: What was asked; decides what a 5xx means for an order being made.
+        now: Unix seconds, to read a `Retry-After` that is a date.
+
+    Raises:
+        APIError: The service said no: by its HTTP status, or by `status: "error"` in a 200 (seen).
+        InvalidResponseError: Nobody can read it.
+    """
+    if response.status in _GOOD:
+        value = _parse(response)
+        if isinstance(value, dict):
+            answer = cast("dict[str, object]", value)
+            if _word(answer.get("status")) == "error":
+                raise _refusal(response, answer, request, now)
+            return answer
+        return value
+    try:
+        value = _parse(response)
+    except InvalidResponseError:
+        value = None  # a gateway's HTML under an error status: the status says what there is to say
+    answer = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    raise _refusal(response, answer, request, now)
+
+
+def _parse(response: Response) -> object:
+    try:
+        return _loads(response.body)
+    except ValueError as error:
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        if coding not in {"", "identity"}:
+            return _parse_packed(response, coding)
+        problem = (
+            f"the answer (HTTP {response.status}, {len(response.body)} bytes) is not JSON"
+            if response.body
+            else f"the answer (HTTP {response.status}) is empty"
+        )
+        raise _unreadable(problem, response) from error
+
+
+def _parse_packed(response: Response, coding: str) -> object:
+    """Read an answer in a compression that nobody asked for, and never above the limit."""
+    if coding not in {"gzip", "x-gzip", "deflate"}:
+        problem = f"the answer is in the content coding {quote(coding)!r}, which was not asked for"
+        raise _unreadable(problem, response)
+    unpacker = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+    try:
+        body = unpacker.decompress(response.body, MAXIMUM_BODY + 1)
+        if len(body) > MAXIMUM_BODY:
+            problem = f"the answer unpacks to more than {MAXIMUM_BODY} bytes"
+            raise _unreadable(problem, response)
+        return _loads(body)
+    except (zlib.error, ValueError) as error:
+        problem = f"the answer (HTTP {response.status}) calls itself {coding} and is not JSON in it"
+        raise _unreadable(problem, response) from error
+
+
+def _loads(body: bytes) -> object:
+    """Read JSON; ValueError is all that it raises.
+
+    That includes bytes that are no text and integers of more digits than Python converts; a few
+    thousand opening brackets would be a RecursionError.
+    """
+    try:
+        return json.loads(body)
+    except RecursionError as error:
+        problem = "nested too deeply"
+        raise ValueError(problem) from error
+
+
+def _unreadable(problem: str, response: Response) -> InvalidResponseError:
+    return InvalidResponseError(
+        problem, status_code=response.status, request_outcome=RequestOutcome.UNKNOWN
+    )
+
+
+def _wrong_shape(problem: str) -> InvalidResponseError:
+    return InvalidResponseError(problem, request_outcome=RequestOutcome.UNKNOWN)
+
+
+def _refusal(
+    response: Response, answer: Mapping[str, object], request: Request, now: float
+) -> APIError:
+    """Return the error that a refusing answer is."""
+    status = response.status
+    reason = _text(answer.get("reason"))
+    kind = _kind_of_refusal(status, reason)
+    problem = (
+        f"the service answered HTTP {status}"
+        if reason is None
+        else f"the service answered HTTP {status}: {quote(reason)}"
+    )
+    if status in _REDIRECT:
+        problem += " (a redirect; redirects are not followed, check the base_url)"
+    return kind(
+        problem,
+        status_code=status,
+        reason=reason,
+        retry_after=_retry_after(response.headers.get("retry-after"), now),
+        request_outcome=_outcome_of_refusal(status, answer, request),
+    )
+
+
+def _kind_of_refusal(status: int, reason: str | None) -> type[APIError]:
+    word = _word(reason)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return AuthenticationError
+    if status == HTTPStatus.BAD_REQUEST:
+        return AuthenticationError if word.startswith(_KEY_IS_MISSING) else BadRequestError
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimitError
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and word == _UNABLE_TO_SAVE_DATA:
+            return UnableToSaveDataError
+        return ServerError
+    return APIError
+
+
+def _outcome_of_refusal(
+    status: int, answer: Mapping[str, object], request: Request
+) -> RequestOutcome:
+    """Return REFUSED only where that is sure.
+
+    A gateway's 5xx or a redirect may come after the service did its work. Where a second request
+    could buy twice, that goes for the service's own 5xx too, and for a 429, whose meaning is
+    unknown (no rate limit is documented).
+    """
+    if status in _GOOD:
+        return RequestOutcome.REFUSED
+    if request.safety is Safety.ONLY_IF_NOT_SENT:
+        sure = status in _CLIENT_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS
+    else:
+        sure = status in _CLIENT_ERROR or _word(answer.get("status")) == "error"
+    return RequestOutcome.REFUSED if sure else RequestOutcome.UNKNOWN
+
+
+def _retry_after(value: str | None, now: float) -> float | None:
+    """Return `Retry-After` (RFC 9110, 10.2.3: seconds, or a date) in seconds from now."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+        # "GMT" is what the RFC demands; a date that names no zone is taken for it.
+        moment = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    # Beyond ValueError: email.utils lets TypeError, IndexError and OverflowError through for
+    # some malformed dates.
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(0.0, moment - now)
+
+
+# --- fields ---------------------------------------------------------------------------------------
+
+
+def _word(value: object) -> str:
+    return value.strip().rstrip(".").lower() if isinstance(value, str) else ""
+
+
+def _text(value: object) -> str | None:
+    """Return a text that says something, or None."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _digits(value: object) -> str | None:
+    """Return a code or number as text.
+
+    They are JSON numbers in the documentation and strings in clients written against the live
+    service. A string keeps its leading zeros.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int | float):
+        try:
+            return str(value)
+        except ValueError:  # an integer of more digits than Python turns into text
+            return None
+    text = _text(value)
+    return None if text is None else text.strip()
+
+
+def _phone_number(value: object) -> str | None:
+    """Return a number as `+` and digits; it may or may not begin with `+` (seen)."""
+    number = _digits(value)
+    return f"+{number}" if number is not None and number.isdecimal() else number
+
+
+def _moment(value: object) -> datetime | None:
+    """Return the time that Unix milliseconds mean (documented), or None."""
+    if (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isdigit()
+        and len(value) <= _LONGEST_TIMESTAMP
+    ):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _sms_status(value: object) -> SmsStatus | None:
+    if value is None:
+        return None
+    try:
+        return SmsStatus(_word(value))
+    except ValueError:
+        return SmsStatus.UNKNOWN
+
+
+def _country(value: object) -> int | str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return _text(value)
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        problem = f"the answer is a JSON {type(value).__name__} where an object belongs"
+        raise _wrong_shape(problem)
+    return cast("dict[str, Any]", value)
+
+
+# --- the endpoints --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Created:
+    """What the service answers to every call that makes an order.
+
+    `payreq` is empty if the answer has none: the id alone is worth keeping, it may stand for money.
+    """
+
+    order_id: str
+    payreq: str
+    raw: Mapping[str, Any]
+
+
+def decode_ping(_value: object, _order_id: str | None) -> None:
+    """Accept whatever a good answer holds: what `GET /` says is not documented."""
+
+
+def decode_created(value: object, _order_id: str | None) -> Created:
+    """Read `{"status":"OK","orderId":"...","payreq":"lnbc..."}` (documented)."""
+    answer = _object(value)
+    order_id = _digits(answer.get("orderId"))
+    if order_id is None:
+        problem = "the answer has no orderId"
+        raise _wrong_shape(problem)
+    return Created(order_id, (_text(answer.get("payreq")) or "").strip(), answer)
+
+
+def decode_cancelled(value: object, order_id: str | None) -> Cancellation:
+    """Read `{"status":"OK"}` (documented); anything else is no evidence of a cancel."""
+    answer = _object(value)
+    if _word(answer.get("status")) != "ok":
+        problem = "the answer does not say status OK"
+        raise _wrong_shape(problem)
+    return Cancellation(order_id or "", CancelOutcome.CANCELLED, raw=answer)
+
+
+def decode_status(value: object, order_id: str | None) -> OrderStatus:
+    """Read an `/orderstatus` answer of any kind of order (documented and seen shapes)."""
+    answer = _object(value)
+    paid = answer.get("paid")
+    facts = Facts(
+        paid=paid if isinstance(paid, bool) else None,
+        code=_digits(answer.get("code")),
+        number=_phone_number(answer.get("number")),
+        sms_status=_sms_status(answer.get("smsStatus")),
+        error=_text(answer.get("error")),
+    )
+    return OrderStatus(
+        order_id=order_id or "",
+        state=state_of(facts),
+        paid=facts.paid,
+        code=facts.code,
+        number=facts.number,
+        sms_status=facts.sms_status,
+        country=_country(answer.get("country")),
+        service=_text(answer.get("service")),
+        timestamp=_moment(answer.get("timestamp")),
+        error=facts.error,
+        raw=answer,
+    )

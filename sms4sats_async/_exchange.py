@@ -1,0 +1,188 @@
+"""The only retry loop: one call, its attempts, its waits and its deadline."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+from ._decode import read_json
+from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
+from .events import AttemptFailed
+from .models import RequestOutcome
+from .retry import next_delay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._clock import Clock
+    from ._operations import Operation
+    from ._transport._seam import Transport
+    from ._wire import Request, Response
+    from .events import Event
+    from .retry import RetryPolicy
+
+T = TypeVar("T")
+
+CONNECTIONS: Final = 100
+"""How many requests of one client are under way at the same time; the others wait in line."""
+
+_LOGGER: Final = logging.getLogger("sms4sats_async")
+
+# What is known of several attempts together is what is known of the least certain one.
+_CERTAINTY: Final = (RequestOutcome.NOT_SENT, RequestOutcome.REFUSED, RequestOutcome.UNKNOWN)
+
+
+class Exchange:
+    """Sends requests with retries; belongs to one client and, once used, to one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: float,
+        retry: RetryPolicy,
+        clock: Clock,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self.clock = clock
+        self.retry = retry
+        self.random: Callable[[], float] = random.random
+        self._transport = transport
+        self._timeout = timeout
+        self._on_event = on_event
+        self._loop: object | None = None
+        self._closed = False
+        self._places: anyio.Semaphore | None = None
+
+    async def call(
+        self,
+        operation: Operation[T],
+        request: Request,
+        *,
+        order_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        after_failure: Callable[[Sms4SatsError, float], Awaitable[T | None]] | None = None,
+    ) -> tuple[T, int]:
+        """Send until it works, until it cannot help, or until the deadline.
+
+        Args:
+            operation: What is asked for.
+            request: It, ready to send.
+            order_id: The order it is about.
+            retry: The policy for this call; the client's own if None.
+            after_failure: Awaited after each failed attempt, with the failure and the seconds
+                left; a result from it ends the call well, an error ends it, None lets it go on.
+
+        Returns:
+            The result, and how many attempts it took.
+        """
+        self._bind()
+        policy = self.retry if retry is None else retry
+        started = self.clock.monotonic()
+        deadline = math.inf if policy.total_timeout is None else started + policy.total_timeout
+        known = RequestOutcome.NOT_SENT
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = await self._attempt(request, deadline)
+                value = read_json(response, request, now=self.clock.now())
+                return operation.decode(value, order_id), attempt
+            except Sms4SatsError as error:
+                failure = error
+            known = max(known, failure.request_outcome, key=_CERTAINTY.index)
+            failure.operation = operation.name
+            failure.order_id = order_id
+            failure.attempts = attempt
+            failure.request_outcome = known
+            if after_failure is not None:
+                found = await after_failure(failure, self._left(deadline))
+                if found is not None:
+                    return found, attempt
+            delay = next_delay(
+                policy,
+                safety=request.safety,
+                error=failure,
+                attempt=attempt,
+                elapsed=self.clock.monotonic() - started,
+                random=self.random(),
+            )
+            self.tell(AttemptFailed(order_id, operation.name, attempt, failure, delay))
+            if delay is None:
+                raise failure
+            await self.clock.sleep(delay)
+            # The sleep may have taken longer than it was asked to, and the client may be closed.
+            if self._left(deadline) <= 0 or self._closed:
+                raise failure
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the caller's `on_event`.
+
+        A listener that raises must not cost anybody the knowledge of what became of the money, so
+        its error is logged and the call goes on.
+        """
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            _LOGGER.exception("on_event raised on %s", type(event).__name__)
+
+    async def close(self) -> None:
+        """Close the transport; calling it again does nothing."""
+        if self._closed:
+            return
+        if self._loop is not None:
+            self._bind()
+        self._closed = True
+        await self._transport.close()
+
+    def _bind(self) -> None:
+        """Belong to the event loop that runs, or tell that it is another one's."""
+        if self._closed:
+            problem = "the client is closed; make a new one"
+            raise ClientStateError(problem)
+        loop = current_token()
+        if self._loop is None:
+            self._loop = loop
+            self._places = anyio.Semaphore(CONNECTIONS, fast_acquire=True)
+        elif self._loop != loop:
+            problem = (
+                "the client was used in another event loop, where its connections live; make one "
+                "client per loop"
+            )
+            raise ClientStateError(problem)
+
+    def _left(self, deadline: float) -> float:
+        return deadline - self.clock.monotonic()
+
+    async def _attempt(self, request: Request, deadline: float) -> Response:
+        """Send once, within the time of an attempt; waiting for a place is not counted to it."""
+        places = self._places
+        assert places is not None  # noqa: S101 - `_bind` made it; for the type checkers
+        try:
+            places.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(self._left(deadline)) as line:
+                await places.acquire()
+            if line.cancelled_caught:
+                problem = (
+                    f"all {CONNECTIONS} connections of the client stayed busy until the call's "
+                    "time was up"
+                )
+                raise RequestTimeoutError(problem) from None
+        try:
+            limit = min(self._timeout, self._left(deadline))
+            with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
+                return await self._transport.send(request, timeout=limit)
+        finally:
+            places.release()
+        # The scope swallowed its own cancellation, so there was no return above.
+        assert scope.cancelled_caught  # noqa: S101
+        problem = f"no whole answer within {limit:.3g} s"
+        raise RequestTimeoutError(problem, request_outcome=RequestOutcome.UNKNOWN)

@@ -1,0 +1,165 @@
+"""The law of an order: what a status means, when a cancel is allowed, what comes next.
+
+Pure functions over values: time comes in as ages in seconds, nothing is read or sent here.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+
+from .errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
+from .models import CancelOutcome, Money, OrderState, SmsStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINIMUM_CANCEL_AGE: Final = timedelta(minutes=2)
+"""How old an order must be before it can be cancelled (documented; whether the service counts
+from the order or from its payment is unknown, so a refusal is waited out)."""
+
+AUTOMATIC_CANCEL_AGE: Final = timedelta(minutes=21)
+"""When the service cancels an order without a code by itself (documented)."""
+
+GRACE_AFTER_AUTOMATIC_CANCEL: Final = 60.0
+"""Seconds after those 21 minutes in which the status is still looked at: the service may count
+from a moment later than ours, and works on its own schedule."""
+
+_FIRST_LASTING_STATUS: Final = 300
+_FIRST_PASSING_STATUS: Final = 500
+
+_FIRST_REFUSAL_WAIT: Final = 5.0
+_LONGEST_REFUSAL_WAIT: Final = 60.0
+
+
+@attrs.frozen
+class Facts:
+    """What an `/orderstatus` answer says, before it is one word."""
+
+    paid: bool | None = None
+    code: str | None = None
+    number: str | None = None
+    sms_status: SmsStatus | None = None
+    error: str | None = None
+
+
+Test: TypeAlias = "Callable[[Facts], bool]"
+
+STATES: Final[tuple[tuple[OrderState, str, Test], ...]] = (
+    # A delivered code is settled and cannot be reversed (documented), so it outranks all else.
+    (OrderState.CODE_RECEIVED, "there is a code", lambda it: it.code is not None),
+    # "status OK + non-empty error" reads as refunded (documented text; seen in real clients).
+    (OrderState.REFUNDED, "there is an error text", lambda it: it.error is not None),
+    (
+        OrderState.MESSAGE_DELIVERED,
+        "smsStatus is delivered",
+        lambda it: it.sms_status is SmsStatus.DELIVERED,
+    ),
+    (OrderState.MESSAGE_SENT, "smsStatus is sent", lambda it: it.sms_status is SmsStatus.SENT),
+    (
+        OrderState.MESSAGE_FAILED,
+        "smsStatus is failed",
+        lambda it: it.sms_status is SmsStatus.FAILED,
+    ),
+    (OrderState.UNPAID, "paid is false", lambda it: it.paid is False),
+    (
+        OrderState.MESSAGE_CREATED,
+        "smsStatus is created",
+        lambda it: it.sms_status is SmsStatus.CREATED,
+    ),
+    # A number is only given to a paid order, so it speaks even where `paid` is missing (seen).
+    (
+        OrderState.NUMBER_ASSIGNED,
+        "there is a number",
+        lambda it: it.number is not None and it.sms_status is None,
+    ),
+    (
+        OrderState.HELD,
+        "paid is true",
+        lambda it: it.paid is True and it.sms_status is None,
+    ),
+    (OrderState.UNKNOWN, "anything else", lambda _: True),
+)
+"""The state of an order: the first row whose condition holds."""
+
+MONEY: Final[dict[OrderState, Money]] = {
+    OrderState.UNPAID: Money.WITH_PAYER,
+    OrderState.HELD: Money.HELD,
+    OrderState.NUMBER_ASSIGNED: Money.HELD,
+    OrderState.CODE_RECEIVED: Money.SETTLED,
+    OrderState.REFUNDED: Money.RETURNED,
+    OrderState.MESSAGE_CREATED: Money.HELD,
+    OrderState.MESSAGE_SENT: Money.SETTLED,
+    OrderState.MESSAGE_DELIVERED: Money.SETTLED,
+    # A send order settles when sent or delivered (documented); of a failed one nobody says when
+    # the money returns.
+    OrderState.MESSAGE_FAILED: Money.UNKNOWN,
+    OrderState.UNKNOWN: Money.UNKNOWN,
+}
+"""Who holds the money in each state."""
+
+
+def state_of(facts: Facts) -> OrderState:
+    """Return the state that an answer means."""
+    return next(state for state, _, holds in STATES if holds(facts))
+
+
+_VERDICTS: Final[dict[OrderState, CancelOutcome]] = {
+    OrderState.CODE_RECEIVED: CancelOutcome.CODE_ARRIVED,
+    OrderState.REFUNDED: CancelOutcome.ALREADY_RELEASED,
+    # What a send order paid for is done, so it ends a wait for the money as a code does.
+    OrderState.MESSAGE_SENT: CancelOutcome.CODE_ARRIVED,
+    OrderState.MESSAGE_DELIVERED: CancelOutcome.CODE_ARRIVED,
+}
+
+
+def verdict(state: OrderState) -> CancelOutcome | None:
+    """Return how an order in `state` has ended, or None while its money can still be asked back."""
+    return _VERDICTS.get(state)
+
+
+class Step(enum.Enum):
+    """What to do next for an order whose cancel was not answered OK."""
+
+    WAIT_AND_CANCEL = enum.auto()
+    """Wait, then send the cancel again."""
+
+    TRUST_THE_STATUS = enum.auto()
+    """The service has cancelled it by itself: its status alone can tell."""
+
+    GIVE_UP = enum.auto()
+    """A refusal that will be the same tomorrow."""
+
+
+def after_failed_cancel(error: Sms4SatsError, *, age: float, order_is_open: bool) -> Step:
+    """Decide what follows a cancel that failed for good.
+
+    Args:
+        error: How it failed.
+        age: Seconds since the order was made.
+        order_is_open: Whether a status read just before shows that the order exists and has not
+            ended. What a too-early cancel is answered is unknown, so even a 400 is waited out
+            then; without that evidence it is taken for what it says.
+    """
+    if isinstance(error, ClientStateError):
+        return Step.GIVE_UP
+    lasting = (
+        isinstance(error, APIError)
+        and error.status_code is not None
+        and _FIRST_LASTING_STATUS <= error.status_code < _FIRST_PASSING_STATUS
+        and not isinstance(error, RateLimitError)
+    )
+    if lasting and not order_is_open:
+        return Step.GIVE_UP
+    if age >= AUTOMATIC_CANCEL_AGE.total_seconds():
+        return Step.TRUST_THE_STATUS
+    return Step.WAIT_AND_CANCEL
+
+
+def refusal_wait(refusals: int) -> float:
+    """Return the seconds to wait after the cancel was refused `refusals` times in a row."""
+    # The exponent is bounded because 2.0 ** 1024 is an OverflowError.
+    return min(_LONGEST_REFUSAL_WAIT, _FIRST_REFUSAL_WAIT * 2.0 ** min(refusals - 1, 16))

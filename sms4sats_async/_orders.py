@@ -1,0 +1,231 @@
+"""What a user does with an order over time: drives the law of `_lifecycle`, does no I/O itself."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ._lifecycle import (
+    AUTOMATIC_CANCEL_AGE,
+    GRACE_AFTER_AUTOMATIC_CANCEL,
+    Step,
+    after_failed_cancel,
+    refusal_wait,
+    verdict,
+)
+from ._operations import CANCEL_ORDER, GET_ORDER_STATUS
+from .errors import ClientStateError, CodeAlreadyReceivedError, Sms4SatsError
+from .events import OrderCancelled, StatusPolled, Waiting
+from .models import Cancellation, CancelOutcome, RequestOutcome
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from ._exchange import Exchange
+    from .models import OrderStatus
+
+_AUTOMATIC: Final = AUTOMATIC_CANCEL_AGE.total_seconds()
+
+_SHORTEST_LOOK: Final = 1.0
+"""Seconds that a look at the status may take at least, even where the cancel is due sooner."""
+
+_SHORTEST_SLEEP: Final = 0.001
+
+_CLOCKS_DIFFER: Final = 0.001
+
+_JITTER: Final = 0.15
+"""How far a poll interval is stretched or cut, so that many clients do not ask in step, nor one
+client in step with a server's keep-alive limit."""
+
+
+async def get_status(
+    exchange: Exchange, order_id: str, *, retry: RetryPolicy | None = None
+) -> OrderStatus:
+    """Ask for the status of an order."""
+    request = GET_ORDER_STATUS.request(query={"orderId": order_id})
+    status, _ = await exchange.call(GET_ORDER_STATUS, request, order_id=order_id, retry=retry)
+    return status
+
+
+class Look:
+    """Looks at the status after a failed cancel: the evidence of what became of the order.
+
+    Attributes:
+        status: What the last look saw, or None if it saw nothing.
+    """
+
+    def __init__(self, exchange: Exchange, order_id: str) -> None:
+        self.status: OrderStatus | None = None
+        self._exchange = exchange
+        self._order_id = order_id
+
+    async def __call__(self, failure: Sms4SatsError, left: float) -> Cancellation | None:
+        """Return the cancellation that the status proves, or None if it proves nothing.
+
+        Raises:
+            CodeAlreadyReceivedError: The code is there, so nothing can be cancelled any more.
+        """
+        self.status = None
+        if left <= 0 or isinstance(failure, ClientStateError):
+            return None
+        once = RetryPolicy(attempts=1, total_timeout=None if math.isinf(left) else left)
+        try:
+            self.status = await get_status(self._exchange, self._order_id, retry=once)
+        except Sms4SatsError:
+            return None  # told as AttemptFailed; a look that saw nothing proves nothing
+        outcome = verdict(self.status.state)
+        if outcome is CancelOutcome.CODE_ARRIVED:
+            problem = "the code arrived before the cancel"
+            raise CodeAlreadyReceivedError(
+                problem,
+                status=self.status,
+                operation=failure.operation,
+                order_id=self._order_id,
+                attempts=failure.attempts,
+                request_outcome=RequestOutcome.REFUSED,
+            ) from failure
+        return None if outcome is None else Cancellation(self._order_id, outcome, self.status)
+
+
+async def cancel(
+    exchange: Exchange, order_id: str, *, retry: RetryPolicy | None, look: Look | None
+) -> Cancellation:
+    """Send the cancel, with its retries, and with a look between them where one is given."""
+    request = CANCEL_ORDER.request(query={"orderId": order_id})
+    found, attempts = await exchange.call(
+        CANCEL_ORDER, request, order_id=order_id, retry=retry, after_failure=look
+    )
+    cancellation = Cancellation(order_id, found.outcome, found.status, attempts, raw=found.raw)
+    exchange.tell(OrderCancelled(order_id, cancellation))
+    return cancellation
+
+
+class PatientCancel:
+    """One order whose money is asked back as soon as the service allows it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        order_id: str,
+        *,
+        created_at: float | None,
+        minimum_age: float,
+        watch: bool,
+        poll_interval: float,
+    ) -> None:
+        self._exchange = exchange
+        self._clock = exchange.clock
+        self._order_id = order_id
+        self._minimum_age = minimum_age
+        self._watch = watch
+        self._poll_interval = poll_interval
+        self._look = Look(exchange, order_id)
+        self._attempts = 0
+        now = self._clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        self._created_at = now if created_at is None else min(created_at, now)
+        self._first_age = now - self._created_at
+        self._started = self._clock.monotonic()
+
+    async def run(self) -> Cancellation:
+        """Wait, cancel, and wait out refusals, until the end of the order is known."""
+        why = "the service cancels no order younger than this"
+        ended = await self._wait(self._minimum_age, why)
+        refusals = 0
+        while ended is None:
+            try:
+                done = await cancel(
+                    self._exchange, self._order_id, retry=self._retry(), look=self._look
+                )
+            except CodeAlreadyReceivedError as error:
+                self._attempts += error.attempts
+                ended = self._ended(CancelOutcome.CODE_ARRIVED, error.status)
+            except Sms4SatsError as error:
+                self._attempts += error.attempts
+                refusals += 1
+                ended = await self._after(error, refusals)
+            else:
+                return attrs.evolve(done, attempts=self._attempts + done.attempts)
+        self._exchange.tell(OrderCancelled(self._order_id, ended))
+        return ended
+
+    async def _after(self, error: Sms4SatsError, refusals: int) -> Cancellation | None:
+        """Do what the law says after a failed cancel; None means to send it again."""
+        step = after_failed_cancel(
+            error, age=self._age(), order_is_open=self._look.status is not None
+        )
+        if step is Step.GIVE_UP:
+            raise error
+        if step is Step.WAIT_AND_CANCEL:
+            again = min(self._age() + refusal_wait(refusals), _AUTOMATIC)
+            ended = await self._wait(again, "the service did not cancel it yet")
+            if ended is not None or self._age() < _AUTOMATIC:
+                return ended
+        return await self._trust_the_status(error)
+
+    async def _trust_the_status(self, error: Sms4SatsError) -> Cancellation:
+        """Return what the status shows after the service's own cancel, or raise `error`."""
+        while True:
+            ended = await self._poll(self._exchange.retry)
+            if ended is not None:
+                return ended
+            if self._age() >= _AUTOMATIC + GRACE_AFTER_AUTOMATIC_CANCEL:
+                error.attempts = self._attempts
+                error.request_outcome = RequestOutcome.UNKNOWN
+                raise error
+            await self._clock.sleep(self._next_poll())
+
+    async def _wait(self, until_age: float, reason: str) -> Cancellation | None:
+        """Return None when the order is `until_age` seconds old, or earlier how it ended."""
+        if self._age() < until_age:
+            until = datetime.fromtimestamp(self._clock.now() + until_age - self._age(), UTC)
+            self._exchange.tell(Waiting(self._order_id, until, reason))
+        while (left := until_age - self._age()) > 0:
+            if self._watch:
+                bound = max(left, _SHORTEST_LOOK)
+                ended = await self._poll(RetryPolicy(attempts=1, total_timeout=bound))
+                if ended is not None:
+                    return ended
+                left = until_age - self._age()
+            # Slept in pieces: only the wall clock knows that a laptop was asleep meanwhile. Never
+            # less than a timer can do, or the last fraction of a second would spin.
+            await self._clock.sleep(max(min(left, self._next_poll()), _SHORTEST_SLEEP))
+        return None
+
+    async def _poll(self, retry: RetryPolicy) -> Cancellation | None:
+        try:
+            status = await get_status(self._exchange, self._order_id, retry=retry)
+        except ClientStateError:
+            raise
+        except Sms4SatsError:
+            return None  # told as AttemptFailed; a lost poll does not end the wait
+        self._exchange.tell(StatusPolled(self._order_id, status))
+        outcome = verdict(status.state)
+        return None if outcome is None else self._ended(outcome, status)
+
+    def _retry(self) -> RetryPolicy:
+        """Return the client's policy, which sends no cancel after the service's own."""
+        retry = self._exchange.retry
+        left = _AUTOMATIC - self._age()
+        if left <= 0 or (retry.total_timeout is not None and retry.total_timeout <= left):
+            return retry
+        return attrs.evolve(retry, total_timeout=left)
+
+    def _ended(self, outcome: CancelOutcome, status: OrderStatus | None) -> Cancellation:
+        return Cancellation(self._order_id, outcome, status, self._attempts)
+
+    def _next_poll(self) -> float:
+        return self._poll_interval * (1 + _JITTER * (2 * self._exchange.random() - 1))
+
+    def _age(self) -> float:
+        """Return the order's age in seconds, never more than is sure.
+
+        The wall clock counts a suspended laptop's sleep and the monotonic clock does not; the
+        monotonic clock goes on where the wall clock is set back. Each alone is a lower bound, the
+        second with a margin: two clocks never agree to the last bit.
+        """
+        by_wall = self._clock.now() - self._created_at
+        steady = self._first_age + self._clock.monotonic() - self._started
+        return max(by_wall, steady - _CLOCKS_DIFFER)

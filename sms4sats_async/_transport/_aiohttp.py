@@ -1,0 +1,96 @@
+"""aiohttp, for services and bots that have a session already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from sms4sats_async._secrets import quote
+from sms4sats_async._wire import Response
+from sms4sats_async.errors import ClientStateError
+from sms4sats_async.models import RequestOutcome
+
+from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sms4sats_async._wire import Request
+
+_NOT_SENT: Final = RequestOutcome.NOT_SENT
+_TIMEOUTS: Final = (aiohttp.ServerTimeoutError,)
+
+
+class _LostConnectionError(Exception):
+    """A lost connection under a name for which aiohttp does not repeat the request."""
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    (aiohttp.ConnectionTimeoutError, _NOT_SENT, "no connection in time"),
+    (aiohttp.ClientConnectorError, _NOT_SENT, "no connection"),
+    (aiohttp.InvalidURL, _NOT_SENT, "the HTTP client cannot read this URL"),
+)
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a GET whose kept connection was lost.
+
+    A repeat that nobody counts would be a cancel that nobody counts. aiohttp repeats on two of
+    its errors, so they leave under another name; a failed connect it does not repeat.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _LostConnectionError from error
+
+
+class AiohttpTransport:
+    """A `ClientSession` that the caller owns; it is used as it is and never closed."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str | None) -> None:
+        self._session = session
+        self._root = base_url
+        self._headers = Headers(CIMultiDict, api_key)
+
+    async def send(self, request: Request, *, timeout: float) -> Response:
+        """Send with the caller's session: his connector, cookies and default headers hold."""
+        try:
+            async with self._session.request(
+                request.method,
+                # Encoded already, and sent as it is: yarl would put `%2F` back to `/`.
+                URL(self._root + request.target, encoded=True),
+                headers=self._headers.of(request),
+                data=request.body,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=timeout * CONNECT_SHARE),
+                middlewares=(_once,),
+            ) as answer:
+                body = await read_body(answer.content.iter_any(), status=answer.status)
+        except _LostConnectionError as error:
+            cause = error.__cause__
+            assert isinstance(cause, Exception)  # noqa: S101 - for the type checkers
+            raise translate(cause, _RULES, _TIMEOUTS) from cause
+        except (aiohttp.ClientError, OSError) as error:
+            raise translate(error, _RULES, _TIMEOUTS) from error
+        except RuntimeError as error:
+            problem = (
+                f"the aiohttp session cannot be used: {quote(str(error))} (is it closed, another "
+                "event loop's, or used under Trio?)"
+            )
+            raise ClientStateError(problem) from error
+        headers: Mapping[str, str] = answer.headers
+        if self._session.auto_decompress and "content-encoding" in headers:
+            # Unpacked by aiohttp on the way, which leaves the header standing.
+            headers = {"retry-after": headers.get("retry-after", "")}
+        return Response(answer.status, headers, body)
+
+    async def close(self) -> None:
+        """Leave the session to its owner."""

@@ -1,0 +1,192 @@
+"""The values that a user meets: orders, their status, and what became of a cancel."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._secrets import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+class RequestOutcome(enum.Enum):
+    """What is known of a request that failed."""
+
+    NOT_SENT = "not sent"
+    """It provably never left: nothing was changed anywhere."""
+
+    REFUSED = "refused"
+    """The service got it and said no."""
+
+    UNKNOWN = "unknown"
+    """It may have been carried out, and it may not."""
+
+
+class Money(enum.Enum):
+    """Who holds the money of an order."""
+
+    WITH_PAYER = "with the payer"
+    """The invoice is not paid."""
+
+    HELD = "held"
+    """The hold invoice is paid: nobody can spend the money until it is settled or returned."""
+
+    SETTLED = "settled"
+    """The service has it, for good."""
+
+    RETURNED = "returned"
+    """It is the payer's again, or on its way back."""
+
+    UNKNOWN = "unknown"
+    """The service has not said enough to tell."""
+
+
+class OrderState(enum.Enum):
+    """Where an order stands, read out of the status that the service gives."""
+
+    UNPAID = "unpaid"
+    HELD = "held"
+    NUMBER_ASSIGNED = "number assigned"
+    CODE_RECEIVED = "code received"
+    REFUNDED = "refunded"
+    MESSAGE_CREATED = "message created"
+    MESSAGE_SENT = "message sent"
+    MESSAGE_DELIVERED = "message delivered"
+    MESSAGE_FAILED = "message failed"
+    UNKNOWN = "unknown"
+
+
+class SmsStatus(enum.Enum):
+    """What the service says of a message that it was to send (`smsStatus`, documented)."""
+
+    CREATED = "created"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A word that is not documented; it stands in `OrderStatus.raw`."""
+
+
+class CancelOutcome(enum.Enum):
+    """How an attempt to get the money back ended."""
+
+    CANCELLED = "cancelled"
+    """The service answered OK to the cancel."""
+
+    ALREADY_RELEASED = "already released"
+    """The service had given the money back before, and its status says so."""
+
+    CODE_ARRIVED = "code arrived"
+    """No cancel: the code came first, stands in `status.code`, and is paid for."""
+
+    @property
+    def funds_returned(self) -> bool:
+        """Whether the money is the payer's again, or on its way back."""
+        return self is not CancelOutcome.CODE_ARRIVED
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
+
+
+def _show_invoice(payreq: str) -> str:
+    """Return what tells one invoice from another; the whole would fill lines."""
+    return repr(f"{payreq[:16]}…{payreq[-4:]}" if payreq else "")
+
+
+@attrs.frozen
+class Order:
+    """What every order has.
+
+    Attributes:
+        order_id: The only handle on the order. Whoever has it can read the code and cancel
+            the order: keep it safe and out of logs (`repr` masks it).
+        payreq: The BOLT 11 hold invoice to pay. Paid means held, not settled.
+        created_at: When the service's answer was here, by this machine's clock: never earlier
+            than the moment from which the service counts, so that no cancel comes too early.
+        raw: The service's answer as it came.
+    """
+
+    order_id: str = attrs.field(repr=mask)
+    payreq: str = attrs.field(repr=_show_invoice)
+    created_at: datetime
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class ReceiveOrder(Order):
+    """An order for an activation code.
+
+    Attributes:
+        country: The country as it was asked for.
+        service: The service's short code as it was asked for.
+    """
+
+    country: int | str | None = None
+    service: str | None = None
+
+
+@attrs.frozen
+class SendOrder(Order):
+    """An order for a message to send.
+
+    Attributes:
+        phone: The receiver's number as it was asked for.
+    """
+
+    phone: str | None = None
+
+
+@attrs.frozen
+class OrderStatus:
+    """What the service said of an order at one moment.
+
+    Attributes:
+        order_id: The order.
+        state: The one word for all that follows.
+        paid: Whether the invoice is paid, which means held; None if the answer does not say.
+        code: The activation code, with its leading zeros where the service sent them.
+        number: The number to receive on, as `+` and digits.
+        sms_status: For a message to send; None for other orders.
+        country: The country, as the service gave it.
+        service: The service's short code.
+        timestamp: The time that the service put on the status.
+        error: The service's word on an order that found no number or was given back.
+        raw: The answer as it came.
+    """
+
+    order_id: str = attrs.field(repr=mask)
+    state: OrderState
+    paid: bool | None = None
+    code: str | None = None
+    number: str | None = None
+    sms_status: SmsStatus | None = None
+    country: int | str | None = None
+    service: str | None = None
+    timestamp: datetime | None = None
+    error: str | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class Cancellation:
+    """The end of an order whose money was asked back.
+
+    Attributes:
+        order_id: The order.
+        outcome: What happened; `outcome.funds_returned` answers the question everybody asks.
+        status: The status that is the evidence, or the last one seen; None if none was looked at.
+        attempts: How many times the cancel was sent.
+        raw: The service's answer to the cancel; empty if a status is the evidence.
+    """
+
+    order_id: str = attrs.field(repr=mask)
+    outcome: CancelOutcome
+    status: OrderStatus | None = None
+    attempts: int = 0
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)

@@ -1,0 +1,93 @@
+"""What the simulated service sells: short fixed lists, in the shapes of the real answers."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = [
+    "AUTO_SELECT",
+    "COUNTRIES",
+    "PRICES",
+    "RENTAL_COUNTRIES",
+    "SEND_PRICE",
+    "SERVICES",
+    "country_id",
+    "receive_price",
+    "rental_price",
+]
+
+AUTO_SELECT = 999
+"""The id of "any country". (seen in clients)"""
+
+COUNTRIES: tuple[Mapping[str, Any], ...] = (
+    # (seen in clients): `visible` and `rent` are missing on some. 0 is an id like any other.
+    {"id": AUTO_SELECT, "eng": "Auto-Select"},
+    {"id": 0, "eng": "Russia", "visible": 0},
+    {"id": 6, "eng": "Indonesia", "visible": 1, "rent": 1},
+    {"id": 16, "eng": "United Kingdom", "visible": 1, "rent": 0},
+    {"id": 43, "eng": "Germany", "visible": 1, "rent": 1},
+    {"id": 187, "eng": "United States", "visible": 1},
+)
+
+SERVICES: tuple[Mapping[str, Any], ...] = (
+    # (seen in clients): `value` is the code, the count a string, an image's address maybe relative.
+    {
+        "key": "tg",
+        "text": "Telegram",
+        "value": "tg",
+        "count": "412",
+        "image": {"avatar": True, "src": "/assets/tg.png"},
+    },
+    {
+        "key": "wa",
+        "text": "WhatsApp",
+        "value": "wa",
+        "count": "87",
+        "image": {"avatar": True, "src": "https://images.invalid/wa.png"},
+    },
+    {
+        "key": "go",
+        "text": "Google",
+        "value": "go",
+        "count": "0",
+        "image": {"avatar": True, "src": "/assets/go.png"},
+    },
+)
+
+RENTAL_COUNTRIES: tuple[Mapping[str, Any], ...] = (
+    # (documented): the duration is a string, in weeks; the price is in satoshis.
+    {"cc": 6, "country": "Indonesia", "duration": "2", "price": 1368},
+    {"cc": 43, "country": "Germany", "duration": "4", "price": 15000},
+)
+
+PRICES: Mapping[str, Any] = MappingProxyType(
+    # (documented): numbers and numeric strings are mixed. All are satoshis.
+    {"receive": "1500", "send": 3000, "rent": 15000, "s4s": "4000"}
+)
+
+SEND_PRICE = 3000
+_RECEIVE_PRICES: Mapping[str, int] = {"tg": 1500, "wa": 1800, "go": 1200}
+
+
+def country_id(country: object) -> int | None:
+    """Return the id of a country given as an id or, in any case, by name; None if unknown.
+
+    A number in quotes is not accepted: whether the real service does is unknown.
+    """
+    if isinstance(country, bool):
+        return None
+    wanted = country.casefold() if isinstance(country, str) else country
+    for known in COUNTRIES:
+        if wanted in (known["id"], known["eng"].casefold()):
+            return int(known["id"])
+    return None
+
+
+def receive_price(service: object) -> int | None:
+    """Return the price of one code of a service, in satoshis; None if the service is unknown."""
+    return _RECEIVE_PRICES.get(service) if isinstance(service, str) else None
+
+
+def rental_price(country: int) -> int | None:
+    """Return the price of renting a number, in satoshis; None where there are none to rent."""
+    return next((int(each["price"]) for each in RENTAL_COUNTRIES if each["cc"] == country), None)

@@ -1,0 +1,20 @@
+"""How secrets are shown: an order id can read a code and cancel an order, a key can spend."""
+
+import re
+
+__all__ = ["mask", "mask_all"]
+
+_SHORTEST_SHOWN = 12
+_LONG_WORD = re.compile(r"[0-9A-Za-z]{16,}")
+
+
+def mask(secret: str | None) -> str:
+    """Return the first and last four characters of a secret, or none of a short one."""
+    if secret is None:
+        return "None"
+    return f"{secret[:4]}…{secret[-4:]}" if len(secret) >= _SHORTEST_SHOWN else "…"
+
+
+def mask_all(text: str) -> str:
+    """Mask every word in a text that is long enough to be an order id."""
+    return _LONG_WORD.sub(lambda match: mask(match[0]), text)

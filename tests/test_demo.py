@@ -1,0 +1,52 @@
+"""`make demo`: the whole story over a real socket."""
+
+import io
+import re
+import runpy
+import sys
+
+import anyio
+import pytest
+from rich.console import Console
+
+from sms4sats_async import CancelOutcome
+from sms4sats_async.cli import demo
+from sms4sats_async.simulator import ManualClock
+
+
+@pytest.mark.anyio
+async def test_the_demo_tells_the_whole_story() -> None:
+    page = io.StringIO()
+    console = Console(file=page, width=120, force_terminal=True, color_system=None)
+
+    done = await demo.Demo(console, ManualClock()).run()
+
+    told = page.getvalue()
+    assert (done.outcome, done.attempts) == (CancelOutcome.CANCELLED, 3)
+    order = [
+        "12 times faster",
+        "money not paid | create_order",
+        "lnbcrt",
+        "money held     | a wallet pays",
+        "waiting: the service cancels no order younger than this",
+        "attempt 1 failed, next in",
+        "attempt 2 failed, next in",
+        "money returned | attempt 3: cancelled",
+        "get_order_status confirms: refunded",
+        "who held the money",
+        "the money is back with the payer",
+    ]
+    places = [told.index(text) for text in order]
+    assert places == sorted(places)
+    assert "left" in told
+    assert re.search("[0-9a-f]{64}", told) is None
+
+
+def test_the_module_runs_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr(anyio, "run", ran.append)
+    monkeypatch.delitem(sys.modules, demo.__name__)
+
+    runpy.run_module("sms4sats_async.cli.demo", run_name="__main__", alter_sys=True)
+
+    assert len(ran) == 1
