@@ -123,11 +123,13 @@ def aware(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
         problem = f"{name} must be a datetime, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
-    if value.utcoffset() is None:
-        problem = f"{name} has no time zone; use datetime.now(UTC) or .astimezone()"
-        raise InvalidArgumentError(problem)
+    no_zone = f"{name} has no time zone; use datetime.now(UTC) or .astimezone()"
     try:
+        if value.utcoffset() is None:
+            raise InvalidArgumentError(no_zone)
         return value.astimezone(UTC)
+    except NotImplementedError as error:  # a bare tzinfo()
+        raise InvalidArgumentError(no_zone) from error
     except OverflowError as error:
         problem = f"{name} lies outside the years that a datetime can hold"
         raise InvalidArgumentError(problem) from error
@@ -167,7 +169,7 @@ def base_url(value: object, *, key_is_set: bool) -> str:
     if parts.scheme not in {"http", "https"} or not host:
         problem = wanted
         raise InvalidArgumentError(problem)
-    if not value.isprintable() or len(value.split()) != 1:
+    if not value.isprintable() or value.split() != [value]:
         problem = f"{wanted}; this one holds a blank or a control character"
         raise InvalidArgumentError(problem)
     if parts.username is not None or parts.password is not None:

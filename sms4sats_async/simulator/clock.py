@@ -136,9 +136,9 @@ class ManualClock:
         return self._monotonic + self._true_offset
 
     @property
-    def waiting(self) -> tuple[float, ...]:
+    def waiting(self) -> list[float]:
         """Seconds that each sleeper still has to wait, the next to wake first."""
-        return tuple(sorted(sleeper.due - self._monotonic for sleeper in self._sleepers))
+        return sorted(sleeper.due - self._monotonic for sleeper in self._sleepers)
 
     async def sleep(self, seconds: float) -> None:
         """Move the clock by that many seconds, or wait until somebody else has.

@@ -58,8 +58,8 @@ class Simulator:
                 this package do), the service lives by that, else by its `now`.
             seed: makes ids, numbers and invoices the same in every run; None: different.
         """
-        self.behaviour = behaviour or Behaviour()
-        self.clock: Clock = clock or ScaledClock(1.0)
+        self.behaviour: Behaviour = Behaviour() if behaviour is None else behaviour
+        self.clock: Clock = ScaledClock(1.0) if clock is None else clock
         self._world = World(seed)
         self._requests: list[Request] = []
         self._script: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
