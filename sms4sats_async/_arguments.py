@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from ._secrets import show
 from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LARGEST_COUNTRY: Final = 999_999_999
 _LONGEST_ORDER_ID: Final = 1024
 
 
@@ -26,7 +28,7 @@ def seconds(name: str, value: object) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        problem = f"{name} must be a number of seconds or a timedelta, not {value!r}"
+        problem = f"{name} must be a number of seconds or a timedelta, not {show(value)}"
         raise InvalidArgumentError(problem)
     try:
         span = float(value)
@@ -80,8 +82,8 @@ def instance(name: str, value: object, kind: type[T]) -> T:
 
 def text(name: str, value: object) -> str:
     """Return a text that says something, without the blanks around it."""
-    if not isinstance(value, str) or not value.strip():
-        problem = f"{name} must be a text that is not empty, not {value!r}"
+    if not isinstance(value, str) or not value.strip() or not value.strip().isprintable():
+        problem = f"{name} must be a printable text that is not empty, not {show(value)}"
         raise InvalidArgumentError(problem)
     return value.strip()
 
@@ -89,8 +91,8 @@ def text(name: str, value: object) -> str:
 def country(value: object) -> int | str:
     """Return a country as its number or its name."""
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            problem = f"country must be a number of the service's list, not {value}"
+        if not 0 <= value <= _LARGEST_COUNTRY:
+            problem = f"country must be a number of the service's list, not {show(value)}"
             raise InvalidArgumentError(problem)
         return value
     return text("country", value)
@@ -163,9 +165,10 @@ def base_url(value: object, *, key_is_set: bool) -> str:
     try:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
-    except ValueError as error:
-        problem = f"{wanted}; this one cannot be read: {error}"
-        raise InvalidArgumentError(problem) from error
+    except ValueError:
+        problem = f"{wanted}; this one cannot be read"
+        # Without the cause: it quotes the URL, and a password in it.
+        raise InvalidArgumentError(problem) from None
     if parts.scheme not in {"http", "https"} or not host:
         problem = wanted
         raise InvalidArgumentError(problem)

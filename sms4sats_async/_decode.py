@@ -6,6 +6,7 @@ Total: whatever the status, the headers and the bytes, nothing but a `Sms4SatsEr
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import attrs
 
 from ._lifecycle import Facts, state_of
-from ._secrets import quote
+from ._secrets import mask, quote
 from ._wire import MAXIMUM_BODY, Request, Response, Safety
 from .errors import (
     APIError,
@@ -220,8 +221,11 @@ def _digits(value: object) -> str | None:
     """
     if isinstance(value, bool):
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float):
+        # JSON has no NaN and no Infinity, but Python's parser reads them.
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
     if isinstance(value, int | float):
         try:
             return str(value)
@@ -286,9 +290,9 @@ class Created:
     `payreq` is empty if the answer has none: the id alone is worth keeping, it may stand for money.
     """
 
-    order_id: str
+    order_id: str = attrs.field(repr=mask)
     payreq: str
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] = attrs.field(repr=False)
 
 
 def decode_ping(_value: object, _order_id: str | None) -> None:

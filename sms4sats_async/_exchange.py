@@ -11,6 +11,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from ._decode import read_json
+from ._secrets import hide
 from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
 from .events import AttemptFailed
 from .models import RequestOutcome
@@ -48,6 +49,7 @@ class Exchange:
         retry: RetryPolicy,
         clock: Clock,
         on_event: Callable[[Event], object] | None,
+        secret: str | None = None,
     ) -> None:
         self.clock = clock
         self.retry = retry
@@ -55,6 +57,7 @@ class Exchange:
         self._transport = transport
         self._timeout = timeout
         self._on_event = on_event
+        self._secret = secret
         self._loop: object | None = None
         self._closed = False
         self._places: anyio.Semaphore | None = None
@@ -96,6 +99,8 @@ class Exchange:
             except Sms4SatsError as error:
                 failure = error
             known = max(known, failure.request_outcome, key=_CERTAINTY.index)
+            if self._secret is not None:  # an answer may echo the key
+                failure.problem = hide(failure.problem, self._secret)
             failure.operation = operation.name
             failure.order_id = order_id
             failure.attempts = attempt

@@ -21,15 +21,34 @@ def mask_optional(secret: str | None) -> str:
     return "None" if secret is None else mask(secret)
 
 
-def quote(text: str, *secrets: str | None) -> str:
-    """Return foreign text fit for a message: secrets masked, one printable line, not too long.
+def hide(text: str, secret: str) -> str:
+    """Return `text` with `secret` masked wherever it stands as a word of its own.
 
-    Whatever looks like an order id is masked as well: an answer may echo an id that the caller
-    wrote in another way.
+    As a word, because an id may be as short as `4`, and `HTTP 404` is to stay readable.
     """
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, mask(secret))
+    if secret not in text:
+        return text
+    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", mask(secret), text)
+
+
+def quote(text: str) -> str:
+    """Return foreign text fit for a message: one printable line, not too long.
+
+    Whatever looks like an order id is masked: an answer may echo one.
+    """
     text = _LOOKS_LIKE_AN_ORDER_ID.sub(lambda found: mask(found.group()), text)
     text = "".join(letter if letter.isprintable() else "�" for letter in text)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
+
+
+def quote_optional(text: str | None) -> str:
+    """Return what `repr` shows of a foreign text that may be absent."""
+    return "None" if text is None else repr(quote(text))
+
+
+def show(value: object) -> str:
+    """Return what a message shows of a value that was refused, whatever its `repr` does."""
+    try:
+        return quote(repr(value))
+    except Exception:  # noqa: BLE001 - the value is foreign, and so is what its repr raises
+        return f"a {type(value).__name__} that cannot be shown"

@@ -77,6 +77,7 @@ class Sms4SatsClient:
             retry=arguments.instance("retry", retry, RetryPolicy),
             clock=SystemClock() if clock is None else clock,
             on_event=on_event,
+            secret=self._api_key,
         )
 
     def __repr__(self) -> str:
@@ -188,12 +189,12 @@ class Sms4SatsClient:
         )
 
     async def get_order_status(
-        self, order: Order | str, *, retry: RetryPolicy | None = None
+        self, order_id: Order | str, *, retry: RetryPolicy | None = None
     ) -> OrderStatus:
         """Ask where an order stands (`GET /orderstatus`, documented).
 
         Args:
-            order: The order, or its id.
+            order_id: The order's id, or the order.
             retry: Another policy for this call.
 
         Returns:
@@ -205,11 +206,11 @@ class Sms4SatsClient:
             TransportError: No answer.
             InvalidResponseError: An unreadable answer.
         """
-        return await get_status(self._exchange, _order_id(order), retry=retry)
+        return await get_status(self._exchange, _order_id(order_id), retry=retry)
 
     async def cancel_order(
         self,
-        order: Order | str,
+        order_id: Order | str,
         *,
         retry: RetryPolicy | None = None,
         confirm: bool = False,
@@ -221,8 +222,8 @@ class Sms4SatsClient:
         refused connections and unreadable answers. 400, 401, 403 and 404 are not.
 
         Args:
-            order: The order, or its id. It can be cancelled from an age of 2 minutes on, while no
-                code has arrived (documented).
+            order_id: The order's id, or the order. It can be cancelled from an age of 2 minutes
+                on, while no code has arrived (documented).
             retry: Another policy for this call.
             confirm: Look at the status after each failure: an order that has ended is not asked
                 for again.
@@ -240,9 +241,9 @@ class Sms4SatsClient:
             InvalidResponseError: An unreadable answer. For these, `request_outcome` UNKNOWN means
                 that the order may be cancelled and may not.
         """
-        order_id = _order_id(order)
-        look = Look(self._exchange, order_id) if confirm else None
-        return await cancel(self._exchange, order_id, retry=retry, look=look)
+        identifier = _order_id(order_id)
+        look = Look(self._exchange, identifier) if confirm else None
+        return await cancel(self._exchange, identifier, retry=retry, look=look)
 
     async def cancel_order_when_allowed(
         self,

@@ -20,15 +20,10 @@ Sms4SatsError
 ```
 """
 
-from __future__ import annotations
+from typing import Any, Final, TypedDict, Unpack
 
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
-
-from ._secrets import mask
-from .models import RequestOutcome
-
-if TYPE_CHECKING:
-    from .models import OrderStatus
+from ._secrets import hide, mask
+from .models import OrderStatus, RequestOutcome
 
 _NOT_SENT = RequestOutcome.NOT_SENT
 _REFUSED = RequestOutcome.REFUSED
@@ -120,9 +115,10 @@ class Sms4SatsError(Exception):
             where += f"{' of ' if where else ''}order {mask(self.order_id)}"
         if self.attempts > 1:
             where += f"{', ' if where else ''}{self.attempts} attempts"
-        told = f"{where}: {self.problem}" if where else self.problem
+        problem = self.problem if self.order_id is None else hide(self.problem, self.order_id)
+        told = f"{where}: {problem}" if where else problem
         consequence = self._consequence()
-        return f"{told}. {consequence}" if consequence else told
+        return f"{told.rstrip('.')}. {consequence}" if consequence else told
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self}>"

@@ -3,19 +3,13 @@
 Logging, progress bars and metrics all hang on this one mechanism.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 import attrs
 
 from ._secrets import mask_optional
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from .errors import Sms4SatsError
-    from .models import Cancellation, OrderStatus
+from .errors import Sms4SatsError
+from .models import Cancellation, OrderStatus
 
 
 @attrs.frozen

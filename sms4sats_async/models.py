@@ -1,17 +1,15 @@
 """The values that a user meets: orders, their status, and what became of a cancel."""
 
-from __future__ import annotations
-
 import enum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
 
 import attrs
 
-from ._secrets import mask
+from ._secrets import mask, quote_optional
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+_LONGEST_SHOWN: Final = 24
 
 
 class RequestOutcome(enum.Enum):
@@ -96,7 +94,7 @@ def _nothing() -> Mapping[str, Any]:
 
 def _show_invoice(payreq: str) -> str:
     """Return what tells one invoice from another; the whole would fill lines."""
-    return repr(f"{payreq[:16]}…{payreq[-4:]}" if payreq else "")
+    return repr(f"{payreq[:16]}…{payreq[-4:]}" if len(payreq) > _LONGEST_SHOWN else payreq)
 
 
 @attrs.frozen
@@ -169,7 +167,7 @@ class OrderStatus:
     country: int | str | None = None
     service: str | None = None
     timestamp: datetime | None = None
-    error: str | None = None
+    error: str | None = attrs.field(default=None, repr=quote_optional)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
 

@@ -12,6 +12,7 @@ from ._arguments import (
     check_positive_seconds,
     check_seconds,
 )
+from ._secrets import show
 from ._wire import Safety
 from .errors import (
     APIError,
@@ -33,8 +34,8 @@ _STEEPEST_GROWTH: Final = 1000
 def _at_least_one(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         problem = (
-            f"{attribute.name} must be a whole number of at least 1, not {value!r}: it counts all "
-            "attempts, so 1 means never again"
+            f"{attribute.name} must be a whole number of at least 1, not {show(value)}: it counts "
+            "all attempts, so 1 means never again"
         )
         raise InvalidArgumentError(problem)
 
@@ -45,7 +46,9 @@ def _growing(_instance: object, attribute: Attribute[Any], value: object) -> Non
         or not isinstance(value, int | float)
         or not 1 <= value <= _STEEPEST_GROWTH
     ):
-        problem = f"{attribute.name} must be a number from 1 to {_STEEPEST_GROWTH}, not {value!r}"
+        problem = (
+            f"{attribute.name} must be a number from 1 to {_STEEPEST_GROWTH}, not {show(value)}"
+        )
         raise InvalidArgumentError(problem)
 
 
@@ -85,6 +88,8 @@ class RetryPolicy:
 
     def longest_delay(self, attempt: int) -> float:
         """Return the most seconds to wait after the failed attempt number `attempt`, from 1 on."""
+        if self.initial_delay == 0:
+            return 0.0
         try:
             return min(
                 self.maximum_delay, self.initial_delay * float(self.multiplier) ** (attempt - 1)

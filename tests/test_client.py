@@ -293,6 +293,19 @@ async def test_an_order_is_asked_for_again_when_the_request_never_left(
     assert route.call_count == 3
 
 
+@pytest.mark.anyio
+async def test_a_key_that_an_answer_echoes_is_not_shown(service: respx.MockRouter) -> None:
+    service.get("/orderstatus").respond(
+        401, json={"status": "error", "reason": f"key {KEY} unknown, order {ID}"}
+    )
+    async with Sms4SatsClient(api_key=KEY) as client:
+        with pytest.raises(AuthenticationError, match="unknown") as caught:
+            await client.get_order_status(ID)
+    for shown in (str(caught.value), repr(caught.value)):
+        assert KEY not in shown
+        assert ID not in shown
+
+
 # --- get_order_status -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,82 @@
+"""What `on_event` is called with: small frozen values that can be logged and sent on."""
+
+import copy
+import pickle
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+from sms4sats_async import events
+from sms4sats_async.errors import TransportError
+from sms4sats_async.events import AttemptFailed, Event, OrderCancelled, StatusPolled, Waiting
+from sms4sats_async.models import Cancellation, CancelOutcome, OrderState, OrderStatus
+
+ORDER_ID = "0123456789abcdef" * 4
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+FAILURE = TransportError("no answer", operation="cancel_order", order_id=ORDER_ID)
+STATUS = OrderStatus(ORDER_ID, OrderState.HELD, paid=True)
+CANCELLATION = Cancellation(ORDER_ID, CancelOutcome.CANCELLED, STATUS, 2)
+
+EVENTS: list[tuple[Event, str, tuple[object, ...]]] = [
+    (Event(ORDER_ID), "order_id", (ORDER_ID,)),
+    (
+        AttemptFailed(ORDER_ID, "cancel_order", 1, FAILURE, 0.8),
+        "order_id operation attempt error delay",
+        (ORDER_ID, "cancel_order", 1, FAILURE, 0.8),
+    ),
+    (
+        Waiting(ORDER_ID, NOON, "too young"),
+        "order_id until reason",
+        (ORDER_ID, NOON, "too young"),
+    ),
+    (StatusPolled(ORDER_ID, STATUS), "order_id status", (ORDER_ID, STATUS)),
+    (OrderCancelled(ORDER_ID, CANCELLATION), "order_id cancellation", (ORDER_ID, CANCELLATION)),
+]
+each_event = pytest.mark.parametrize(
+    "event", [event for event, *_ in EVENTS], ids=lambda event: type(event).__name__
+)
+
+
+def test_every_event_is_seen_here() -> None:
+    defined = {it for it in vars(events).values() if isinstance(it, type) and issubclass(it, Event)}
+
+    assert defined == {type(event) for event, *_ in EVENTS}
+
+
+@pytest.mark.parametrize(("event", "names", "values"), EVENTS, ids=lambda it: type(it).__name__)
+def test_an_event_holds_what_it_tells_in_this_order(
+    event: Event, names: str, values: tuple[object, ...]
+) -> None:
+    assert [field.name for field in attrs.fields(type(event))] == names.split()
+    assert attrs.astuple(event, recurse=False) == values
+
+
+@each_event
+def test_an_event_cannot_be_changed(event: Event) -> None:
+    for field in attrs.fields(type(event)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(event, field.name, None)
+    assert not hasattr(event, "__dict__")
+
+
+@each_event
+def test_an_event_shows_no_order_id(event: Event) -> None:
+    assert ORDER_ID not in f"{event} {event!r}"
+    assert "order_id=0123…cdef" in repr(event)
+
+
+@pytest.mark.parametrize(("order_id", "shown"), [(None, "None"), ("id-7", "…")])
+def test_an_event_shows_whether_it_is_about_an_order(order_id: str | None, shown: str) -> None:
+    assert repr(Event(order_id)) == f"Event(order_id={shown})"
+
+
+@each_event
+def test_an_event_can_be_compared_kept_in_a_set_and_sent_on(event: Event) -> None:
+    again = pickle.loads(pickle.dumps(event))  # noqa: S301 - our own bytes
+
+    assert {event, copy.copy(event)} == {event}
+    assert type(again) is type(event)
+    # An error is equal to itself only, as all exceptions are.
+    assert again == event or isinstance(event, AttemptFailed)
+    assert repr(again) == repr(event)
