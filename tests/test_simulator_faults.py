@@ -72,7 +72,7 @@ async def test_the_state_changes_only_after_change(
 ) -> None:
     """Whatever becomes of the answer, the cancel has happened if and only if it says so."""
     simulator.script("/cancelorder", FAULTS[name](after_change))
-    with anyio.move_on_after(0.02):
+    with anyio.move_on_after(0.1 if name == "hang" else 5):
         try:
             answer = await cancel(simulator, order_id)
         except httpx.HTTPError:

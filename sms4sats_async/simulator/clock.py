@@ -32,7 +32,7 @@ class Clock(Protocol):
         """Return seconds since some fixed moment; never goes back."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Wait for that many seconds of this clock."""
         ...
 
