@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 # Two targets at once would install into .venv at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test format lock clean python
+.PHONY: help demo test bench format lock clean python
 
 # $(call step,NAME,COMMAND): say what runs, run it, say how long it took.
 define step
@@ -42,6 +42,10 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,the built wheel on every other Python,$(PY) tools/wheel_test.py)
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
+
+# About two minutes. Other work on the machine widens the spread that the table shows.
+bench: $(VENV)/.dev ## Measure what the library costs beside httpx; no figure fails anything
+	@$(PY) bench/run.py
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	@$(PY) -m ruff check --fix-only
