@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LARGEST_COUNTRY: Final = 999_999_999
+_NEVER_IN_A_URL: Final = frozenset('\\^|<>{}"`')
 _LONGEST_ORDER_ID: Final = 1024
 
 
@@ -174,6 +175,9 @@ def base_url(value: object, *, key_is_set: bool) -> str:
         raise InvalidArgumentError(problem)
     if not value.isprintable() or value.split() != [value]:
         problem = f"{wanted}; this one holds a blank or a control character"
+        raise InvalidArgumentError(problem)
+    if not _NEVER_IN_A_URL.isdisjoint(value):
+        problem = f"{wanted}; this one holds a character that no URL can hold"
         raise InvalidArgumentError(problem)
     if parts.username is not None or parts.password is not None:
         problem = "base_url may not hold a user name or password; pass the key as api_key"

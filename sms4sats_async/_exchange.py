@@ -6,12 +6,13 @@ import logging
 import math
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote as quote_plainly
 
 import anyio
 from anyio.lowlevel import current_token
 
 from ._decode import read_json
-from ._secrets import hide
+from ._secrets import hide, hide_in_causes
 from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
 from .events import AttemptFailed
 from .models import RequestOutcome
@@ -99,8 +100,7 @@ class Exchange:
             except Sms4SatsError as error:
                 failure = error
             known = max(known, failure.request_outcome, key=_CERTAINTY.index)
-            if self._secret is not None:  # an answer may echo the key
-                failure.problem = hide(failure.problem, self._secret)
+            self._hide_secrets(failure, order_id)
             failure.operation = operation.name
             failure.order_id = order_id
             failure.attempts = attempt
@@ -140,9 +140,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Close the transport; calling it again does nothing."""
-        if self._closed:
-            return
-        if self._loop is not None:
+        if self._loop is not None and not self._closed:
             self._bind()
         self._closed = True
         await self._transport.close()
@@ -162,6 +160,15 @@ class Exchange:
                 "client per loop"
             )
             raise ClientStateError(problem)
+
+    def _hide_secrets(self, failure: Sms4SatsError, order_id: str | None) -> None:
+        """Take the key and the order id out of what an answer echoed and a library quoted."""
+        secrets = [secret for secret in (self._secret, order_id) if secret is not None]
+        for secret in secrets:
+            failure.problem = hide(failure.problem, secret)
+        if order_id is not None:
+            secrets.append(quote_plainly(order_id, safe=""))
+        hide_in_causes(failure, secrets)
 
     def _left(self, deadline: float) -> float:
         return deadline - self.clock.monotonic()
@@ -183,6 +190,9 @@ class Exchange:
                 raise RequestTimeoutError(problem) from None
         try:
             limit = min(self._timeout, self._left(deadline))
+            if limit <= 0:
+                problem = "the call's time was up before anything was sent"
+                raise RequestTimeoutError(problem)
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
                 return await self._transport.send(request, timeout=limit)
         finally:

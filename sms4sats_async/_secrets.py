@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SHORTEST_SHOWN = 12
 _LOOKS_LIKE_AN_ORDER_ID = re.compile(r"[0-9a-fA-F]{64}")
@@ -31,12 +35,41 @@ def hide(text: str, secret: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", mask(secret), text)
 
 
+def hide_order_ids(text: str) -> str:
+    """Return `text` with whatever looks like an order id masked: an answer may echo one."""
+    return _LOOKS_LIKE_AN_ORDER_ID.sub(lambda found: mask(found.group()), text)
+
+
+def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:
+    """Take secrets out of the texts of the exceptions that led to `error`.
+
+    They are other libraries' and quote what came over the wire; a logged traceback shows them.
+    """
+    seen = {id(error)}
+    cause = error.__cause__ or error.__context__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cause.args = tuple(
+            _hide_all(value, secrets) if isinstance(value, str) else value for value in cause.args
+        )
+        message = getattr(cause, "message", None)  # where aiohttp's errors keep their text
+        if isinstance(message, str):
+            cause.__dict__["message"] = _hide_all(message, secrets)
+        cause = cause.__cause__ or cause.__context__
+
+
+def _hide_all(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = hide(text, secret)
+    return hide_order_ids(text)
+
+
 def quote(text: str) -> str:
     """Return foreign text fit for a message: one printable line, not too long.
 
-    Whatever looks like an order id is masked: an answer may echo one.
+    Whatever looks like an order id is masked.
     """
-    text = _LOOKS_LIKE_AN_ORDER_ID.sub(lambda found: mask(found.group()), text)
+    text = hide_order_ids(text)
     text = "".join(letter if letter.isprintable() else "�" for letter in text)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 

@@ -126,7 +126,7 @@ def test_a_field_that_holds_a_time_span_turns_a_timedelta_into_seconds() -> None
 
 
 @pytest.mark.parametrize("value", NOT_SPANS, ids=show)
-def test_a_field_refuses_what_is_no_time_span(value: Any) -> None:  # noqa: ANN401 - that is the test
+def test_a_field_refuses_what_is_no_time_span(value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="any_span must be"):
         Spans(any_span=value)
     if value is not None:

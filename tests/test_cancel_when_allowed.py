@@ -308,6 +308,18 @@ async def test_an_order_older_than_21_minutes_is_tried_once_and_then_looked_at()
         assert len(world.cancels()) == 1
 
 
+async def test_an_order_older_than_21_minutes_that_still_looks_open_is_unknown_at_once() -> None:
+    never_ever = Behaviour(
+        pay_delay=10, code_delay=None, minimum_cancel_age=1e6, automatic_cancel_age=1e6
+    )
+    async with a_world(never_ever) as (world, order):
+        await world.clock.sleep(30 * 60)
+        with pytest.raises(UnableToSaveDataError) as caught:
+            await world.client.cancel_order_when_allowed(order)
+        assert caught.value.request_outcome is RequestOutcome.UNKNOWN
+        assert world.clock.now() - order.created_at.timestamp() < 31 * 60
+
+
 async def test_a_service_that_cannot_be_reached_for_a_while_is_waited_for() -> None:
     async with a_world(NO_CODE) as (world, order):
         await world.clock.sleep(120)

@@ -31,7 +31,7 @@ PROMISED = """
 """
 
 
-def in_a_fresh_python(code: str) -> Any:  # noqa: ANN401 - whatever the code prints as JSON
+def in_a_fresh_python(code: str) -> Any:
     """What `code` prints, run where nothing has been imported yet."""
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", code],

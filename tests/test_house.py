@@ -48,7 +48,9 @@ HTTP_LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "aiohttp"})
 HTTP_ROOM = "_transport"
 
 # The package runs on anyio, so that Trio is no afterthought. File -> why it needs asyncio itself.
-ASYNCIO_ALLOWED: Mapping[str, str] = {}
+ASYNCIO_ALLOWED: Mapping[str, str] = {
+    "_transport/_aiohttp.py": "aiohttp runs on asyncio alone, and this tells whether it can here",
+}
 
 
 @dataclass(frozen=True)

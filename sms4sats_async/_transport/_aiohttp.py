@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from multidict import CIMultiDict
+from aiohttp.http_exceptions import ContentEncodingError
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from sms4sats_async._secrets import quote
 from sms4sats_async._wire import Response
-from sms4sats_async.errors import ClientStateError
+from sms4sats_async.errors import ClientStateError, InvalidResponseError
 from sms4sats_async.models import RequestOutcome
 
 from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
@@ -31,24 +33,38 @@ class _LostConnectionError(Exception):
 _RULES: Final[tuple[Rule, ...]] = (
     (aiohttp.ConnectionTimeoutError, _NOT_SENT, "no connection in time"),
     (aiohttp.ClientConnectorError, _NOT_SENT, "no connection"),
+    # A proxy that refuses its tunnel has not passed anything on.
+    (aiohttp.ClientHttpProxyError, _NOT_SENT, "the proxy refused"),
     (aiohttp.InvalidURL, _NOT_SENT, "the HTTP client cannot read this URL"),
+    (UnicodeError, _NOT_SENT, "the host of the URL is none"),
 )
 
 
 async def _once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating a GET whose kept connection was lost.
+    """Send once, and nothing of what the session keeps for its owner's services.
 
-    A repeat that nobody counts would be a cancel that nobody counts. aiohttp repeats on two of
-    its errors, so they leave under another name; a failed connect it does not repeat.
+    aiohttp repeats a GET whose kept connection was lost, and a repeat that nobody counts would be
+    a cancel that nobody counts. It repeats on two of its errors, so they leave under another name;
+    a failed connect it does not repeat.
     """
+    for private in ("Authorization", "Cookie"):
+        request.headers.popall(private, None)
     try:
         return await handler(request)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _LostConnectionError from error
+
+
+def _comes_from(error: BaseException, kind: type[BaseException]) -> bool:
+    """Tell whether an exception of that class led to `error`."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 class AiohttpTransport:
@@ -62,6 +78,8 @@ class AiohttpTransport:
     async def send(self, request: Request, *, timeout: float) -> Response:
         """Send with the caller's session: his connector, cookies and default headers hold."""
         try:
+            # aiohttp would take Trio for a broken asyncio, and tell so in many ways.
+            asyncio.get_running_loop()
             async with self._session.request(
                 request.method,
                 # Encoded already, and sent as it is: yarl would put `%2F` back to `/`.
@@ -78,7 +96,14 @@ class AiohttpTransport:
             cause = error.__cause__
             assert isinstance(cause, Exception)  # noqa: S101 - for the type checkers
             raise translate(cause, _RULES, _TIMEOUTS) from cause
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            if isinstance(error, aiohttp.ClientResponseError):
+                self._take_out_the_request(error)
+            if _comes_from(error, ContentEncodingError):
+                problem = "the answer is not in the content coding that it names"
+                raise InvalidResponseError(
+                    problem, request_outcome=RequestOutcome.UNKNOWN
+                ) from error
             raise translate(error, _RULES, _TIMEOUTS) from error
         except RuntimeError as error:
             problem = (
@@ -91,6 +116,14 @@ class AiohttpTransport:
             # Unpacked by aiohttp on the way, which leaves the header standing.
             headers = {"retry-after": headers.get("retry-after", "")}
         return Response(answer.status, headers, body)
+
+    def _take_out_the_request(self, error: aiohttp.ClientResponseError) -> None:
+        """Leave the root alone in an error that shows the whole URL, and holds the key."""
+        method = error.request_info.method
+        root = aiohttp.RequestInfo(URL(self._root), method, CIMultiDictProxy(CIMultiDict[str]()))
+        error.request_info = root
+        error.args = (root, ())
+        error.message = quote(error.message)
 
     async def close(self) -> None:
         """Leave the session to its owner."""

@@ -7,7 +7,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, cast
 
-from sms4sats_async._secrets import mask, quote
+from sms4sats_async._secrets import hide_order_ids, mask, quote
 from sms4sats_async._wire import Response
 from sms4sats_async.errors import ClientStateError, TransportError
 from sms4sats_async.models import RequestOutcome
@@ -33,8 +33,10 @@ class Errors:
             library.HTTPError,
             library.StreamError,
             library.InvalidURL,
-            # Unmapped by httpcore: a broken TLS record arrives as ssl.SSLError.
+            # Unmapped by httpcore: a broken TLS record arrives as ssl.SSLError, and a host that
+            # is none as UnicodeError.
             OSError,
+            UnicodeError,
         )
         self._timeouts: tuple[type[Exception], ...] = (library.TimeoutException,)
         self._rules: tuple[Rule, ...] = (
@@ -45,6 +47,7 @@ class Errors:
             (library.ProxyError, _NOT_SENT, "the proxy refused"),
             (library.UnsupportedProtocol, _NOT_SENT, "the HTTP client cannot use this URL"),
             (library.InvalidURL, _NOT_SENT, "the HTTP client cannot read this URL"),
+            (UnicodeError, _NOT_SENT, "the host of the URL is none"),
         )
 
     def translate(self, error: Exception) -> TransportError:
@@ -52,21 +55,31 @@ class Errors:
         return translate(error, self._rules, self._timeouts)
 
 
-class _MaskOrderIds(logging.Filter):
-    """Takes order ids out of the lines that httpx writes about each request at INFO."""
+class _HideOrderIds(logging.Filter):
+    """Takes order ids out of the lines that httpx and httpcore write about each request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                _ORDER_ID.sub(lambda found: found[1] + mask(found[2]), str(value))
-                if "orderId=" in str(value)
-                else value
-                for value in record.args
-            )
+        line = record.getMessage()
+        hidden = hide_order_ids(_ORDER_ID.sub(lambda found: found[1] + mask(found[2]), line))
+        if hidden != line:
+            record.msg, record.args = hidden, ()
         return True
 
 
-_MASK_ORDER_IDS: Final = _MaskOrderIds()
+_HIDE_ORDER_IDS: Final = _HideOrderIds()
+_HTTPCORE_LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
+
+
+def hide_order_ids_in_logs(library: str) -> None:
+    """Keep order ids out of what a library logs.
+
+    httpx writes the whole URL of each request at INFO, and httpcore the headers of each answer at
+    DEBUG, `Location` included. A filter acts on the logger that it stands on and on no other;
+    adding the same one again changes nothing.
+    """
+    names = [f"{library}.{part}" for part in _HTTPCORE_LOGGERS]
+    for name in names if library.startswith("httpcore") else [library]:
+        logging.getLogger(name).addFilter(_HIDE_ORDER_IDS)
 
 
 class HttpxTransport:
@@ -83,9 +96,8 @@ class HttpxTransport:
         self._client = client
         self._root = base_url
         self._headers = Headers(self._library.Headers, api_key)
-        # httpx logs the whole URL of each request, order id included. Only a filter on its
-        # logger reaches those lines; adding the same one again changes nothing.
-        logging.getLogger(library).addFilter(_MASK_ORDER_IDS)
+        hide_order_ids_in_logs(library)
+        hide_order_ids_in_logs(library.replace("httpx", "httpcore"))
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """Send with the caller's client: his proxies, hooks and limits hold, his auth does not.
@@ -108,15 +120,19 @@ class HttpxTransport:
                 follow_redirects=False,
             )
             try:
-                status = answer.status_code
-                body = await read_body(cast("httpx.AsyncByteStream", answer.stream), status=status)
+                # A hook of the caller's may have read the answer before us.
+                if answer.is_stream_consumed:
+                    body = await answer.aread()
+                else:
+                    stream = cast("httpx.AsyncByteStream", answer.stream)
+                    body = await read_body(stream, status=answer.status_code)
             finally:
                 await answer.aclose()
         except self._errors.caught as error:
             raise self._errors.translate(error) from error
         except RuntimeError as error:
             raise _unusable(error) from error
-        return Response(status, answer.headers, body)
+        return Response(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
         """Leave the client to its owner."""

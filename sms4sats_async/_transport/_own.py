@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,7 +20,7 @@ import httpx
 from sms4sats_async._wire import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
-from ._httpx import Errors
+from ._httpx import Errors, hide_order_ids_in_logs
 from ._seam import CONNECT_SHARE, Headers, read_body
 
 if TYPE_CHECKING:
@@ -36,92 +36,135 @@ _CLEAN_UP: Final = 1.0
 _ERRORS: Final = Errors(httpx)
 
 
+class _Connection:
+    """One transport, and the socket it opened."""
+
+    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+        self.transport = transport
+        self.idle_since = 0.0
+        self.fresh = True
+        self._socket: Any = None
+
+    async def note(self, event: str, info: dict[str, Any]) -> None:
+        """Keep the socket, as httpx's `trace` extension shows it.
+
+        httpcore forgets a socket whose TLS handshake is cancelled, open as it is.
+        """
+        if event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"]
+
+    async def close(self) -> None:
+        """Close it even while the task is being cancelled; bounded in time."""
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLEAN_UP):
+            await self.transport.aclose()
+            if self._socket is not None:
+                await self._socket.aclose()
+
+
 class OwnTransport:
     """Connections that belong to the client."""
 
     def __init__(self, base_url: str, api_key: str | None) -> None:
-        try:
-            url = httpx.URL(base_url)
-        except httpx.InvalidURL as error:
-            problem = f"base_url cannot be used: {error}"
-            raise InvalidArgumentError(problem) from error
         self._root = base_url
         self._headers = Headers(httpx.Headers, api_key)
-        self._proxy = proxy_from_environment(base_url)
-        # One context for all connections: reading the CA files takes milliseconds. It honours
-        # SSL_CERT_FILE and SSL_CERT_DIR. Without TLS there is nothing to read them for.
-        self._tls = (
-            httpx.create_ssl_context()
-            if url.scheme == "https" or self._proxy is not None
-            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        )
         self._limits = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE
         )
         # The connection used last is taken first; those at the left end are idle the longest.
-        self._idle: deque[tuple[httpx.AsyncHTTPTransport, float]] = deque()
+        self._idle: deque[_Connection] = deque()
         self._closed = False
+        try:
+            secure = httpx.URL(base_url).scheme == "https"
+        except (httpx.InvalidURL, UnicodeError) as error:
+            problem = "base_url cannot be used: its host is none"
+            raise InvalidArgumentError(problem) from error
+        self._proxy = proxy_from_environment(base_url)
+        # One context for all connections: reading the CA files takes milliseconds. It honours
+        # SSL_CERT_FILE and SSL_CERT_DIR. Without TLS there is nothing to read them for.
+        try:
+            self._tls = (
+                httpx.create_ssl_context()
+                if secure or self._proxy is not None
+                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            )
+        except OSError as error:
+            problem = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read"
+            raise InvalidArgumentError(problem) from error
+        try:
+            self._new()  # opens nothing, and tells now what the first call would tell otherwise
+        except (httpx.InvalidURL, ValueError, ImportError) as error:
+            problem = (
+                "the proxy that the environment names cannot be used; mend HTTPS_PROXY, "
+                "HTTP_PROXY or ALL_PROXY, or exempt the host in NO_PROXY (socks5:// needs "
+                "httpx[socks])"
+            )
+            raise InvalidArgumentError(problem) from error
+        hide_order_ids_in_logs("httpcore")
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """Send over an idle connection, or a new one."""
-        transport = await self._take(request)
+        connection = await self._take(request)
+        extensions: dict[str, Any] = {"timeout": {"connect": timeout * CONNECT_SHARE}}
+        if connection.fresh:
+            connection.fresh = False
+            extensions["trace"] = connection.note
         try:
-            answer = await transport.handle_async_request(
+            answer = await connection.transport.handle_async_request(
                 httpx.Request(
                     request.method,
                     self._root + request.target,
                     headers=self._headers.of(request),
                     content=request.body,
-                    extensions={"timeout": {"connect": timeout * CONNECT_SHARE}},
+                    extensions=extensions,
                 )
             )
             stream = cast("httpx.AsyncByteStream", answer.stream)
             body = await read_body(stream, status=answer.status_code)
             await stream.aclose()
         except BaseException as error:
-            await self._discard(transport)
+            await connection.close()
             if isinstance(error, _ERRORS.caught):
                 raise _ERRORS.translate(error) from error
             raise
-        await self._give_back(transport)
+        await self._give_back(connection)
         return Response(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
         """Close every idle connection; one in use is closed when its request ends."""
         self._closed = True
         while self._idle:
-            transport, _ = self._idle.pop()
-            await self._discard(transport)
+            await self._idle.pop().close()
 
-    async def _take(self, request: Request) -> httpx.AsyncHTTPTransport:
-        if self._idle:
-            transport, _ = self._idle.pop()
-            # A kept connection may be closed by the server in the moment of its reuse. Where
-            # that would leave it unknown whether an order was made, a new one is opened.
-            if request.safety is not Safety.ONLY_IF_NOT_SENT:
-                return transport
-            await self._discard(transport)
-        return httpx.AsyncHTTPTransport(
-            verify=self._tls, trust_env=False, limits=self._limits, proxy=self._proxy
+    def _new(self) -> _Connection:
+        return _Connection(
+            httpx.AsyncHTTPTransport(
+                verify=self._tls, trust_env=False, limits=self._limits, proxy=self._proxy
+            )
         )
 
-    async def _give_back(self, transport: httpx.AsyncHTTPTransport) -> None:
-        now = time.monotonic()
-        if self._closed:
-            await self._discard(transport)
-            return
-        self._idle.append((transport, now))
-        # Two for one, so that a burst's connections go away without a task to do it.
-        for _ in range(2):
-            if now - self._idle[0][1] <= KEEP_ALIVE:
-                return
-            idle, _ = self._idle.popleft()
-            await self._discard(idle)
+    async def _take(self, request: Request) -> _Connection:
+        if not self._idle:
+            return self._new()
+        connection = self._idle.pop()
+        # A kept connection may be closed by the server in the moment of its reuse. Where that
+        # would leave it unknown whether an order was made, a new one is opened.
+        if request.safety is Safety.ONLY_IF_NOT_SENT:
+            await connection.close()
+            return self._new()
+        return connection
 
-    async def _discard(self, transport: httpx.AsyncHTTPTransport) -> None:
-        """Close a connection even while the task is being cancelled; bounded in time."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLEAN_UP):
-            await transport.aclose()
+    async def _give_back(self, connection: _Connection) -> None:
+        if self._closed:
+            await connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        # Two for one, so that a burst's connections go away without a task to do it. Others may
+        # take what is idle while one is being closed.
+        for _ in range(2):
+            if not self._idle or connection.idle_since - self._idle[0].idle_since <= KEEP_ALIVE:
+                return
+            await self._idle.popleft().close()
 
 
 def proxy_from_environment(url: str) -> str | None:

@@ -1,0 +1,145 @@
+"""The time of an attempt, and the wait for a place: two bounds that are never mixed up."""
+
+import time
+from typing import Any
+
+import aiohttp
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from sms4sats_async import (
+    RequestOutcome,
+    RequestTimeoutError,
+    RetryPolicy,
+    Sms4SatsClient,
+)
+from sms4sats_async import _exchange as exchange_room
+from sms4sats_async._transport import _aiohttp, _httpx, _own
+from sms4sats_async._transport._seam import CONNECT_SHARE
+from tests.servers import (
+    FAILURES,
+    ONCE,
+    ORDER_ID,
+    Failure,
+    Server,
+    eventually,
+    everywhere,
+    opened,
+    service,
+    silent,
+)
+
+LIMIT = 0.1
+
+
+@pytest.fixture(autouse=True)
+def _early_end_of_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the end of connecting well before the attempt's, however busy the machine is."""
+    assert 0.5 < CONNECT_SHARE < 1
+    for adapter in (_own, _httpx, _aiohttp):
+        monkeypatch.setattr(adapter, "CONNECT_SHARE", 0.3)
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "failure",
+    [failure for failure in FAILURES if failure.error is RequestTimeoutError],
+    ids=lambda failure: failure.name,
+)
+@pytest.mark.anyio
+async def test_the_time_of_an_attempt_is_a_true_bound(adapter: str, failure: Failure) -> None:
+    # What proves that nothing was sent comes in nine tenths of the time: on a busy machine the last
+    # tenth must not be over in no time.
+    limit = LIMIT * (6 if failure.outcome is RequestOutcome.NOT_SENT else 1)
+    with failure.door() as place:
+        async with opened(
+            adapter, place.url, proxy=place.proxy, trusted=place.trusted, timeout=limit
+        ) as client:
+            began = time.monotonic()
+            with pytest.raises(RequestTimeoutError) as caught:
+                await client.cancel_order(ORDER_ID)
+            assert 0.2 * limit < time.monotonic() - began < limit + 2
+            assert caught.value.request_outcome is failure.outcome
+        if place.server is not None:
+            await place.server.settled()
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_place_is_not_counted_to_the_time_of_an_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange_room, "CONNECTIONS", 4)
+    done = 0
+    with Server(service(after=0.05)) as server:
+        async with opened("own", server.url, timeout=4 * LIMIT) as client:
+
+            async def call() -> None:
+                nonlocal done
+                await client.cancel_order(ORDER_ID)
+                done += 1
+
+            began = time.monotonic()
+            async with anyio.create_task_group() as group:
+                for _ in range(48):
+                    group.start_soon(call)
+            # The last ones waited longer than an attempt may take.
+            assert time.monotonic() - began > 5 * LIMIT
+        assert done == 48
+        assert server.most == 4
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_place_is_bounded_by_the_time_of_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange_room, "CONNECTIONS", 1)
+    with Server(silent) as server:
+        async with opened("own", server.url) as client, anyio.create_task_group() as group:
+            group.start_soon(client.ping)
+            await eventually(lambda: server.open == 1)
+            began = time.monotonic()
+            with pytest.raises(RequestTimeoutError, match="busy") as caught:
+                await client.create_order(
+                    187, "tg", retry=RetryPolicy(attempts=3, total_timeout=LIMIT)
+                )
+            assert time.monotonic() - began < LIMIT + 2
+            assert caught.value.request_outcome is RequestOutcome.NOT_SENT
+            assert caught.value.attempts == 1
+            group.cancel_scope.cancel()
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("library", "anyio_backend"),
+    [
+        (httpx, "asyncio"),
+        (httpx, "trio"),
+        (httpx2, "asyncio"),
+        (httpx2, "trio"),
+        (aiohttp, "asyncio"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_full_pool_of_the_callers_own_means_that_nothing_was_sent(
+    library: Any,
+) -> None:
+    with Server(silent) as server:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+            if library is aiohttp
+            else library.AsyncClient(limits=library.Limits(max_connections=1))
+        ) as http_client:
+            first = Sms4SatsClient(base_url=server.url, http_client=http_client)
+            second = Sms4SatsClient(
+                base_url=server.url, http_client=http_client, timeout=LIMIT, retry=ONCE
+            )
+            async with anyio.create_task_group() as group:
+                group.start_soon(first.ping)
+                await eventually(lambda: server.open == 1)
+                with pytest.raises(RequestTimeoutError) as caught:
+                    await second.ping()
+                assert caught.value.request_outcome is RequestOutcome.NOT_SENT
+                group.cancel_scope.cancel()
+        assert server.accepted == 1
