@@ -1,7 +1,9 @@
 """An asynchronous client for the sms4sats.com API that always knows where the money is."""
 
 from ._clock import Clock
+from ._decode import parse_webhook
 from ._lifecycle import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
+from ._watching import OrderWatch
 from .client import DEFAULT_BASE_URL, Sms4SatsClient
 from .errors import (
     APIError,
@@ -10,6 +12,7 @@ from .errors import (
     ClientStateError,
     CodeAlreadyReceivedError,
     CodeTimeoutError,
+    CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
     OrderError,
@@ -21,17 +24,33 @@ from .errors import (
     TransportError,
     UnableToSaveDataError,
 )
-from .events import AttemptFailed, Event, OrderCancelled, StatusPolled, Waiting
+from .events import (
+    AttemptFailed,
+    Event,
+    OrderCancelled,
+    OrderCreated,
+    StatusPolled,
+    Waiting,
+)
+from .invoice import Invoice
 from .models import (
     Cancellation,
     CancelOutcome,
+    ComputedPrice,
+    Country,
+    FundingEntry,
+    FundingHistory,
+    FundOrder,
     Money,
     Order,
     OrderState,
     OrderStatus,
+    Price,
     ReceiveOrder,
+    RentalCountry,
     RequestOutcome,
     SendOrder,
+    Service,
     SmsStatus,
 )
 from .retry import RetryPolicy
@@ -50,23 +69,35 @@ __all__ = [
     "Clock",
     "CodeAlreadyReceivedError",
     "CodeTimeoutError",
+    "CodeTimeoutRefundedError",
+    "ComputedPrice",
+    "Country",
     "Event",
+    "FundOrder",
+    "FundingEntry",
+    "FundingHistory",
     "InvalidArgumentError",
     "InvalidResponseError",
+    "Invoice",
     "Money",
     "Order",
     "OrderCancelled",
+    "OrderCreated",
     "OrderError",
     "OrderRefundedError",
     "OrderState",
     "OrderStatus",
+    "OrderWatch",
+    "Price",
     "RateLimitError",
     "ReceiveOrder",
+    "RentalCountry",
     "RequestOutcome",
     "RequestTimeoutError",
     "RetryPolicy",
     "SendOrder",
     "ServerError",
+    "Service",
     "Sms4SatsClient",
     "Sms4SatsError",
     "SmsStatus",
@@ -74,4 +105,5 @@ __all__ = [
     "TransportError",
     "UnableToSaveDataError",
     "Waiting",
+    "parse_webhook",
 ]

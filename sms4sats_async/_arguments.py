@@ -3,9 +3,9 @@
 Everything here raises `InvalidArgumentError` and nothing else, before anything is sent.
 """
 
-from __future__ import annotations
-
 import math
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST_COUNTRY: Final = 9  # digits
+_LONGEST_MESSAGE: Final = 140
+_ALL_SATOSHIS: Final = 21_000_000 * 100_000_000
+_E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+_LIGHTNING_ADDRESS: Final = re.compile(
+    r"[a-z0-9._+-]+@[a-z0-9-]+(\.[a-z0-9-]+)+", re.ASCII | re.IGNORECASE
+)
+_WEBHOOK_URL: Final = re.compile(r"https?://(?![/?#:@])[!-~]+")
 _LARGEST_COUNTRY: Final = 999_999_999
 _NEVER_IN_A_URL: Final = frozenset('\\^|<>{}"`')
 _LONGEST_ORDER_ID: Final = 1024
@@ -60,13 +68,13 @@ def as_optional_seconds(value: float | timedelta | None) -> float | None:
     return None if value is None else as_seconds(value)
 
 
-def check_seconds(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+def check_seconds(_instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
     """Validate an attrs field that holds a time span."""
     seconds(attribute.name, value)
 
 
 def check_positive_seconds(
-    _instance: object, attribute: attrs.Attribute[Any], value: float | None
+    _instance: object, attribute: "attrs.Attribute[Any]", value: float | None
 ) -> None:
     """Validate an attrs field that holds a time span which may not be 0, or None."""
     if value is not None:
@@ -81,6 +89,20 @@ def instance(name: str, value: object, kind: type[T]) -> T:
     return value
 
 
+def function(name: str, value: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        problem = f"{name} must be an async function, not {show(value)}"
+        raise InvalidArgumentError(problem)
+
+
+def one_of(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a word that is not one of those known."""
+    if not isinstance(value, str) or value not in known:
+        problem = f"{name} must be one of {', '.join(known)}, not {show(value)}"
+        raise InvalidArgumentError(problem)
+
+
 def text(name: str, value: object) -> str:
     """Return a text that says something, without the blanks around it."""
     if not isinstance(value, str) or not value.strip() or not value.strip().isprintable():
@@ -89,14 +111,64 @@ def text(name: str, value: object) -> str:
     return value.strip()
 
 
+def message(value: object) -> str:
+    """Return a message that fits: at most 140 characters (documented)."""
+    if not isinstance(value, str) or not value.strip():
+        problem = "message must be a text that is not empty"
+        raise InvalidArgumentError(problem)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        problem = "message holds half a character (a lone surrogate); check how it was read"
+        raise InvalidArgumentError(problem) from error
+    if len(value) > _LONGEST_MESSAGE:
+        problem = f"message has {len(value)} characters; the service takes {_LONGEST_MESSAGE}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def phone(value: object) -> str:
+    """Return a phone number in E.164 (documented): `+`, then at most 15 digits."""
+    if not isinstance(value, str) or _E164.fullmatch(value) is None:
+        problem = "phone must be in E.164: + and 7 to 15 digits, such as +4915112345678"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def referral(value: object) -> str:
+    """Return a Lightning address (LUD-16): it looks like an e-mail address."""
+    if not isinstance(value, str) or _LIGHTNING_ADDRESS.fullmatch(value) is None:
+        problem = "referral must be a Lightning address, such as name@example.com"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def webhook_url(value: object) -> str:
+    """Return the absolute http(s) URL that the service is to call."""
+    if not isinstance(value, str) or _WEBHOOK_URL.fullmatch(value) is None:
+        problem = "webhook_url must be an absolute http:// or https:// URL"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def satoshis(name: str, value: object) -> int:
+    """Return an amount of at least 1 satoshi, and at most all that there are."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _ALL_SATOSHIS:
+        problem = f"{name} must be a whole number of satoshis, at least 1, not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
 def country(value: object) -> int | str:
-    """Return a country as its number or its name."""
+    """Return a country as its number, also where that came as text, or as its name."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value <= _LARGEST_COUNTRY:
             problem = f"country must be a number of the service's list, not {show(value)}"
             raise InvalidArgumentError(problem)
         return value
-    return text("country", value)
+    name = text("country", value)
+    is_number = name.isascii() and name.isdigit() and len(name) <= _LONGEST_COUNTRY
+    return int(name) if is_number else name
 
 
 def order_id(value: object) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
-from ._lifecycle import Facts, state_of
+from ._arguments import instance
+from ._lifecycle import Facts, law_for
 from ._secrets import mask, quote
 from ._wire import MAXIMUM_BODY, Request, Response, Safety
 from .errors import (
@@ -27,7 +28,20 @@ from .errors import (
     ServerError,
     UnableToSaveDataError,
 )
-from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome, SmsStatus
+from .models import (
+    Cancellation,
+    CancelOutcome,
+    ComputedPrice,
+    Country,
+    FundingEntry,
+    FundingHistory,
+    OrderStatus,
+    Price,
+    RentalCountry,
+    RequestOutcome,
+    Service,
+    SmsStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +51,8 @@ _REDIRECT: Final = range(300, 400)
 _CLIENT_ERROR: Final = range(400, 500)
 _UNABLE_TO_SAVE_DATA: Final = "unable to save data"
 _KEY_IS_MISSING: Final = "x-api-key header is missing"
-_LONGEST_TIMESTAMP: Final = 18  # digits; of a few thousand Python makes no integer
+_LONGEST_NUMBER: Final = 18  # digits; of a few thousand Python makes no integer
+_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
 
 
@@ -242,18 +257,15 @@ def _phone_number(value: object) -> str | None:
 
 
 def _moment(value: object) -> datetime | None:
-    """Return the time that Unix milliseconds mean (documented), or None."""
-    if (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isdigit()
-        and len(value) <= _LONGEST_TIMESTAMP
-    ):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return the time that Unix milliseconds mean (documented), or None.
+
+    Below 0 is none: -1 often stands for it, and not every system can tell a time before 1970.
+    """
+    milliseconds = value if isinstance(value, float) else _whole(value)
+    if milliseconds is None or milliseconds < 0:
         return None
     try:
-        return datetime.fromtimestamp(value / 1000, UTC)
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -271,6 +283,47 @@ def _country(value: object) -> int | str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return _text(value)
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number that came as a number or as text, or None."""
+    text = _digits(value)
+    if text is None or len(text) > _LONGEST_NUMBER or not text.isascii():
+        return None
+    return int(text) if text.removeprefix("-").isdigit() else None
+
+
+def _needed(value: object, name: str) -> int:
+    """Return a whole number, not negative, that an answer must have.
+
+    Numbers and numeric strings come mixed (documented).
+    """
+    number = _whole(value)
+    if number is None or number < 0:
+        problem = f"the answer's {name} is not a whole number"
+        raise _wrong_shape(problem)
+    return number
+
+
+def _needed_text(value: object, name: str) -> str:
+    text = _text(value)
+    if text is None:
+        problem = f"the answer's {name} is not a text"
+        raise _wrong_shape(problem)
+    return text
+
+
+def _flag(value: object) -> bool | None:
+    """Return a yes or no that came as a boolean, a number or a word, or None."""
+    return value if isinstance(value, bool) else _FLAGS.get((_digits(value) or "").lower())
+
+
+def _list(value: object) -> list[dict[str, Any]]:
+    """Return a list of objects."""
+    if not isinstance(value, list):
+        problem = f"the answer is a JSON {type(value).__name__} where a list belongs"
+        raise _wrong_shape(problem)
+    return [_object(entry) for entry in cast("list[object]", value)]
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -329,9 +382,11 @@ def decode_status(value: object, order_id: str | None) -> OrderStatus:
         sms_status=_sms_status(answer.get("smsStatus")),
         error=_text(answer.get("error")),
     )
+    law = law_for(facts)
     return OrderStatus(
         order_id=order_id or "",
-        state=state_of(facts),
+        state=law.state,
+        money=law.money,
         paid=facts.paid,
         code=facts.code,
         number=facts.number,
@@ -342,3 +397,129 @@ def decode_status(value: object, order_id: str | None) -> OrderStatus:
         error=facts.error,
         raw=answer,
     )
+
+
+def decode_countries(value: object, _order_id: str | None) -> list[Country]:
+    """Read a list of `{id, eng, visible?, rent?}` (seen)."""
+    return [
+        Country(
+            id=_needed(entry.get("id"), "id"),
+            name=_needed_text(entry.get("eng"), "eng"),
+            visible=_flag(entry.get("visible")),
+            rentable=_flag(entry.get("rent")),
+            raw=entry,
+        )
+        for entry in _list(value)
+    ]
+
+
+def decode_services(value: object, _order_id: str | None) -> list[Service]:
+    """Read a list of `{key, text, value, count, image: {src}}` (seen); `value` is the code."""
+    return [
+        Service(
+            code=_needed_text(entry.get("value"), "value"),
+            name=_text(entry.get("text")) or _needed_text(entry.get("value"), "value"),
+            count=_whole(entry.get("count")),
+            image=_image(entry.get("image")),
+            raw=entry,
+        )
+        for entry in _list(value)
+    ]
+
+
+def _image(value: object) -> str | None:
+    return _text(cast("dict[str, object]", value).get("src")) if isinstance(value, dict) else None
+
+
+def decode_rental_countries(value: object, _order_id: str | None) -> list[RentalCountry]:
+    """Read a list of `{"cc": 6, "country": "Indonesia", "duration": "2", "price": 1368}`."""
+    return [
+        RentalCountry(
+            country_id=_needed(entry.get("cc"), "cc"),
+            country=_needed_text(entry.get("country"), "country"),
+            duration_weeks=_needed(entry.get("duration"), "duration"),
+            price=_needed(entry.get("price"), "price"),
+            raw=entry,
+        )
+        for entry in _list(value)
+    ]
+
+
+def decode_price(value: object, _order_id: str | None) -> Price:
+    """Read `{"receive", "send", "rent", "s4s", "query"?, "computed"?}` (documented)."""
+    answer = _object(value)
+    computed = answer.get("computed")
+    return Price(
+        receive=_needed(answer.get("receive"), "receive"),
+        send=_needed(answer.get("send"), "send"),
+        rent=_needed(answer.get("rent"), "rent"),
+        platform_fee=_needed(answer.get("s4s"), "s4s"),
+        computed=None if computed is None else _computed_price(_object(computed)),
+        raw=answer,
+    )
+
+
+def _computed_price(computed: Mapping[str, object]) -> ComputedPrice:
+    return ComputedPrice(
+        price=_needed(computed.get("price"), "computed price"),
+        country=_country(computed.get("country")),
+        description=_text(computed.get("description")),
+    )
+
+
+def decode_balance(value: object, _order_id: str | None) -> int:
+    """Read `{"status":"OK","balance":10000}` (documented), satoshis."""
+    return _needed(_object(value).get("balance"), "balance")
+
+
+def decode_history(value: object, _order_id: str | None) -> FundingHistory:
+    """Read `{"status":"OK","totalAmount":349500,"orders":[...]}` (documented)."""
+    answer = _object(value)
+    return FundingHistory(
+        total_amount=_needed(answer.get("totalAmount"), "totalAmount"),
+        entries=tuple(_funding_entry(entry) for entry in _list(answer.get("orders"))),
+        raw=answer,
+    )
+
+
+def _funding_entry(entry: Mapping[str, Any]) -> FundingEntry:
+    return FundingEntry(
+        amount=_needed(entry.get("amount"), "amount"),
+        created_at=_moment(entry.get("createdAt")),
+        description=_text(entry.get("description")) or _text(entry.get("desc")),
+        invoice=_text(entry.get("holdinvoice")),
+        preimage=_text(entry.get("preimage")),
+        preimage_hash=_text(entry.get("preimageHash")),
+        price=_whole(entry.get("price")),
+        user_id=_text(entry.get("userId")),
+        raw=entry,
+    )
+
+
+def parse_webhook(body: bytes) -> OrderStatus:
+    """Read what the service POSTs to the `webhook_url` of a message to send.
+
+    It is the `/orderstatus` payload (documented). Whether it names the order is unknown, and so is
+    whether it is signed: put a secret of yours into the URL, tell the order by it too, and take the
+    message as a hint to ask `get_order_status`.
+
+    Args:
+        body: The request's body, as it came.
+
+    Returns:
+        The status; `order_id` is empty where the payload does not name the order.
+
+    Raises:
+        InvalidArgumentError: Not bytes.
+        InvalidResponseError: Not the payload: not JSON, not an object, or over 1 MiB.
+    """
+    body = instance("body", body, bytes)
+    if len(body) > MAXIMUM_BODY:
+        problem = f"the webhook's body is larger than {MAXIMUM_BODY} bytes"
+        raise _wrong_shape(problem)
+    try:
+        payload = _object(_loads(body))
+    except ValueError as error:
+        problem = f"the webhook's body ({len(body)} bytes) is not JSON"
+        raise _wrong_shape(problem) from error
+    return decode_status(payload, _digits(payload.get("orderId")))

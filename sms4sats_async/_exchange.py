@@ -11,12 +11,13 @@ from urllib.parse import quote as quote_plainly
 import anyio
 from anyio.lowlevel import current_token
 
+from ._arguments import instance
 from ._decode import read_json
 from ._secrets import hide, hide_in_causes
 from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
 from .events import AttemptFailed
 from .models import RequestOutcome
-from .retry import next_delay
+from .retry import RetryPolicy, next_delay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ._transport._seam import Transport
     from ._wire import Request, Response
     from .events import Event
-    from .retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -85,8 +85,8 @@ class Exchange:
         Returns:
             The result, and how many attempts it took.
         """
-        self._bind()
-        policy = self.retry if retry is None else retry
+        self._bind(operation.name, order_id)
+        policy = self.retry if retry is None else instance("retry", retry, RetryPolicy)
         started = self.clock.monotonic()
         deadline = math.inf if policy.total_timeout is None else started + policy.total_timeout
         known = RequestOutcome.NOT_SENT
@@ -145,11 +145,11 @@ class Exchange:
         self._closed = True
         await self._transport.close()
 
-    def _bind(self) -> None:
+    def _bind(self, operation: str | None = None, order_id: str | None = None) -> None:
         """Belong to the event loop that runs, or tell that it is another one's."""
         if self._closed:
             problem = "the client is closed; make a new one"
-            raise ClientStateError(problem)
+            raise ClientStateError(problem, operation=operation, order_id=order_id)
         loop = current_token()
         if self._loop is None:
             self._loop = loop
@@ -159,13 +159,14 @@ class Exchange:
                 "the client was used in another event loop, where its connections live; make one "
                 "client per loop"
             )
-            raise ClientStateError(problem)
+            raise ClientStateError(problem, operation=operation, order_id=order_id)
 
     def _hide_secrets(self, failure: Sms4SatsError, order_id: str | None) -> None:
         """Take the key and the order id out of what an answer echoed and a library quoted."""
         secrets = [secret for secret in (self._secret, order_id) if secret is not None]
         for secret in secrets:
             failure.problem = hide(failure.problem, secret)
+        failure.args = (failure.problem,)
         if order_id is not None:
             secrets.append(quote_plainly(order_id, safe=""))
         hide_in_causes(failure, secrets)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -46,79 +46,119 @@ class Facts:
     error: str | None = None
 
 
-Test: TypeAlias = "Callable[[Facts], bool]"
+@attrs.frozen
+class Law:
+    """What one state of an order is.
 
-STATES: Final[tuple[tuple[OrderState, str, Test], ...]] = (
+    Attributes:
+        state: The state.
+        when: Its condition, in words.
+        holds: Its condition, over the facts of an answer.
+        money: Who holds the money in it.
+        ends: What it says to somebody who asks for the money back; None while it can be asked.
+        then: The states that may follow; none where the order has ended.
+    """
+
+    state: OrderState
+    when: str
+    holds: Callable[[Facts], bool]
+    money: Money
+    ends: CancelOutcome | None = None
+    then: tuple[OrderState, ...] = ()
+
+
+_S: Final = OrderState
+
+LAWS: Final[tuple[Law, ...]] = (
     # A delivered code is settled and cannot be reversed (documented), so it outranks all else.
-    (OrderState.CODE_RECEIVED, "there is a code", lambda it: it.code is not None),
+    Law(
+        _S.CODE_RECEIVED,
+        "there is a code",
+        lambda it: it.code is not None,
+        Money.SETTLED,
+        ends=CancelOutcome.CODE_ARRIVED,
+    ),
     # "status OK + non-empty error" reads as refunded (documented text; seen in real clients).
-    (OrderState.REFUNDED, "there is an error text", lambda it: it.error is not None),
-    (
-        OrderState.MESSAGE_DELIVERED,
+    Law(
+        _S.REFUNDED,
+        "there is an error text",
+        lambda it: it.error is not None,
+        Money.RETURNED,
+        ends=CancelOutcome.ALREADY_RELEASED,
+    ),
+    # A send order settles when its SMS status is sent or delivered (documented). What was paid
+    # for is done then, so it ends a wait for the money as a code does.
+    Law(
+        _S.MESSAGE_DELIVERED,
         "smsStatus is delivered",
         lambda it: it.sms_status is SmsStatus.DELIVERED,
+        Money.SETTLED,
+        ends=CancelOutcome.CODE_ARRIVED,
     ),
-    (OrderState.MESSAGE_SENT, "smsStatus is sent", lambda it: it.sms_status is SmsStatus.SENT),
-    (
-        OrderState.MESSAGE_FAILED,
+    Law(
+        _S.MESSAGE_SENT,
+        "smsStatus is sent",
+        lambda it: it.sms_status is SmsStatus.SENT,
+        Money.SETTLED,
+        ends=CancelOutcome.CODE_ARRIVED,
+        then=(_S.MESSAGE_DELIVERED, _S.MESSAGE_FAILED),
+    ),
+    # Of a failed message nobody says when the money returns.
+    Law(
+        _S.MESSAGE_FAILED,
         "smsStatus is failed",
         lambda it: it.sms_status is SmsStatus.FAILED,
+        Money.UNKNOWN,
     ),
-    (OrderState.UNPAID, "paid is false", lambda it: it.paid is False),
-    (
-        OrderState.MESSAGE_CREATED,
+    Law(
+        _S.UNPAID,
+        "paid is false",
+        lambda it: it.paid is False,
+        Money.WITH_PAYER,
+        then=(_S.HELD, _S.MESSAGE_CREATED, _S.REFUNDED),
+    ),
+    Law(
+        _S.MESSAGE_CREATED,
         "smsStatus is created",
         lambda it: it.sms_status is SmsStatus.CREATED,
+        Money.HELD,
+        then=(_S.MESSAGE_SENT, _S.MESSAGE_FAILED, _S.REFUNDED),
     ),
     # A number is only given to a paid order, so it speaks even where `paid` is missing (seen).
-    (
-        OrderState.NUMBER_ASSIGNED,
+    Law(
+        _S.NUMBER_ASSIGNED,
         "there is a number",
         lambda it: it.number is not None and it.sms_status is None,
+        Money.HELD,
+        then=(_S.CODE_RECEIVED, _S.REFUNDED),
     ),
-    (
-        OrderState.HELD,
+    Law(
+        _S.HELD,
         "paid is true",
         lambda it: it.paid is True and it.sms_status is None,
+        Money.HELD,
+        then=(_S.NUMBER_ASSIGNED, _S.REFUNDED),
     ),
-    (OrderState.UNKNOWN, "anything else", lambda _: True),
+    Law(_S.UNKNOWN, "anything else", lambda _: True, Money.UNKNOWN, then=(_S.UNKNOWN,)),
 )
 """The state of an order: the first row whose condition holds."""
 
-MONEY: Final[dict[OrderState, Money]] = {
-    OrderState.UNPAID: Money.WITH_PAYER,
-    OrderState.HELD: Money.HELD,
-    OrderState.NUMBER_ASSIGNED: Money.HELD,
-    OrderState.CODE_RECEIVED: Money.SETTLED,
-    OrderState.REFUNDED: Money.RETURNED,
-    OrderState.MESSAGE_CREATED: Money.HELD,
-    OrderState.MESSAGE_SENT: Money.SETTLED,
-    OrderState.MESSAGE_DELIVERED: Money.SETTLED,
-    # A send order settles when sent or delivered (documented); of a failed one nobody says when
-    # the money returns.
-    OrderState.MESSAGE_FAILED: Money.UNKNOWN,
-    OrderState.UNKNOWN: Money.UNKNOWN,
-}
-"""Who holds the money in each state."""
+_LAW_OF: Final[dict[OrderState, Law]] = {law.state: law for law in LAWS}
 
 
-def state_of(facts: Facts) -> OrderState:
-    """Return the state that an answer means."""
-    return next(state for state, _, holds in STATES if holds(facts))
-
-
-_VERDICTS: Final[dict[OrderState, CancelOutcome]] = {
-    OrderState.CODE_RECEIVED: CancelOutcome.CODE_ARRIVED,
-    OrderState.REFUNDED: CancelOutcome.ALREADY_RELEASED,
-    # What a send order paid for is done, so it ends a wait for the money as a code does.
-    OrderState.MESSAGE_SENT: CancelOutcome.CODE_ARRIVED,
-    OrderState.MESSAGE_DELIVERED: CancelOutcome.CODE_ARRIVED,
-}
+def law_for(facts: Facts) -> Law:
+    """Return the law of the state that an answer means."""
+    return next(law for law in LAWS if law.holds(facts))
 
 
 def verdict(state: OrderState) -> CancelOutcome | None:
     """Return how an order in `state` has ended, or None while its money can still be asked back."""
-    return _VERDICTS.get(state)
+    return _LAW_OF[state].ends
+
+
+def has_ended(state: OrderState) -> bool:
+    """Tell whether no other state can follow."""
+    return not _LAW_OF[state].then
 
 
 class Step(enum.Enum):

@@ -1,52 +1,52 @@
-"""What a user does with an order over time: drives the law of `_lifecycle`, does no I/O itself."""
+"""Getting the code or the money back: drives the law of `_lifecycle` and does no I/O itself."""
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import attrs
 
 from ._lifecycle import (
     AUTOMATIC_CANCEL_AGE,
     GRACE_AFTER_AUTOMATIC_CANCEL,
+    MINIMUM_CANCEL_AGE,
     Step,
     after_failed_cancel,
     refusal_wait,
     verdict,
 )
-from ._operations import CANCEL_ORDER, GET_ORDER_STATUS
-from .errors import ClientStateError, CodeAlreadyReceivedError, Sms4SatsError
-from .events import OrderCancelled, StatusPolled, Waiting
+from ._operations import CANCEL_ORDER
+from ._watching import SHORTEST_SLEEP, Poller, get_status, moment, wait_for_code
+from .errors import (
+    ClientStateError,
+    CodeAlreadyReceivedError,
+    CodeTimeoutError,
+    CodeTimeoutRefundedError,
+    InvalidArgumentError,
+    OrderError,
+    OrderRefundedError,
+    Sms4SatsError,
+)
+from .events import OrderCancelled, Waiting
+from .invoice import Invoice
 from .models import Cancellation, CancelOutcome, RequestOutcome
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
     from ._exchange import Exchange
-    from .models import OrderStatus
+    from .models import OrderStatus, ReceiveOrder
 
 _AUTOMATIC: Final = AUTOMATIC_CANCEL_AGE.total_seconds()
 
 _SHORTEST_LOOK: Final = 1.0
 """Seconds that a look at the status may take at least, even where the cancel is due sooner."""
 
-_SHORTEST_SLEEP: Final = 0.001
-
 _CLOCKS_DIFFER: Final = 0.001
-
-_JITTER: Final = 0.15
-"""How far a poll interval is stretched or cut, so that many clients do not ask in step, nor one
-client in step with a server's keep-alive limit."""
-
-
-async def get_status(
-    exchange: Exchange, order_id: str, *, retry: RetryPolicy | None = None
-) -> OrderStatus:
-    """Ask for the status of an order."""
-    request = GET_ORDER_STATUS.request(query={"orderId": order_id})
-    status, _ = await exchange.call(GET_ORDER_STATUS, request, order_id=order_id, retry=retry)
-    return status
 
 
 class Look:
@@ -116,11 +116,11 @@ class PatientCancel:
         poll_interval: float,
     ) -> None:
         self._exchange = exchange
+        self._poller = Poller(exchange, order_id, poll_interval)
         self._clock = exchange.clock
         self._order_id = order_id
         self._minimum_age = minimum_age
         self._watch = watch
-        self._poll_interval = poll_interval
         self._look = Look(exchange, order_id)
         self._attempts = 0
         now = self._clock.now()
@@ -175,12 +175,12 @@ class PatientCancel:
                 error.attempts = self._attempts
                 error.request_outcome = RequestOutcome.UNKNOWN
                 raise error
-            await self._clock.sleep(self._next_poll())
+            await self._clock.sleep(self._poller.pause())
 
     async def _wait(self, until_age: float, reason: str) -> Cancellation | None:
         """Return None when the order is `until_age` seconds old, or earlier how it ended."""
         if self._age() < until_age:
-            until = datetime.fromtimestamp(self._clock.now() + until_age - self._age(), UTC)
+            until = moment(self._clock.now() + until_age - self._age())
             self._exchange.tell(Waiting(self._order_id, until, reason))
         while (left := until_age - self._age()) > 0:
             if self._watch:
@@ -191,18 +191,12 @@ class PatientCancel:
                 left = until_age - self._age()
             # Slept in pieces: only the wall clock knows that a laptop was asleep meanwhile. Never
             # less than a timer can do, or the last fraction of a second would spin.
-            await self._clock.sleep(max(min(left, self._next_poll()), _SHORTEST_SLEEP))
+            await self._clock.sleep(max(min(left, self._poller.pause()), SHORTEST_SLEEP))
         return None
 
     async def _poll(self, retry: RetryPolicy) -> Cancellation | None:
-        try:
-            status = await get_status(self._exchange, self._order_id, retry=retry)
-        except ClientStateError:
-            raise
-        except Sms4SatsError:
-            return None  # told as AttemptFailed; a lost poll does not end the wait
-        self._exchange.tell(StatusPolled(self._order_id, status))
-        outcome = verdict(status.state)
+        status = await self._poller.poll(retry, patient=True)
+        outcome = None if status is None else verdict(status.state)
         return None if outcome is None else self._ended(outcome, status)
 
     def _retry(self) -> RetryPolicy:
@@ -216,9 +210,6 @@ class PatientCancel:
     def _ended(self, outcome: CancelOutcome, status: OrderStatus | None) -> Cancellation:
         return Cancellation(self._order_id, outcome, status, self._attempts)
 
-    def _next_poll(self) -> float:
-        return self._poll_interval * (1 + _JITTER * (2 * self._exchange.random() - 1))
-
     def _age(self) -> float:
         """Return the order's age in seconds, never more than is sure.
 
@@ -229,3 +220,127 @@ class PatientCancel:
         by_wall = self._clock.now() - self._created_at
         steady = self._first_age + self._clock.monotonic() - self._started
         return max(by_wall, steady - _CLOCKS_DIFFER)
+
+
+def check_invoice(order: ReceiveOrder, *, max_price: int, network: str, now: float) -> None:
+    """Raise if the order's invoice is not one to pay for at most `max_price` satoshis."""
+    try:
+        invoice = Invoice.parse(order.payreq)
+    except InvalidArgumentError as error:
+        raise _refused(order, f"it cannot be read: {error.problem}") from error
+    if invoice.network != network:
+        raise _refused(order, f"it is for the network {invoice.network}, not {network}")
+    if invoice.amount_sat is None:
+        raise _refused(order, "it has no amount, so it would pay whatever is asked")
+    if invoice.amount_sat > max_price:
+        raise _refused(order, f"it asks {invoice.amount_sat} sat, more than {max_price} sat")
+    if invoice.expires_at.timestamp() <= now:
+        raise _refused(order, f"it expired at {invoice.expires_at}")
+
+
+def _refused(order: ReceiveOrder, why: str) -> OrderError:
+    return OrderError(
+        f"the order's invoice was refused and not paid: {why}. What nobody pays for ends by "
+        "itself; asking again makes another order",
+        operation="receive_code",
+        order_id=order.order_id,
+        attempts=1,
+    )
+
+
+class ReceiveCode:
+    """The whole job of one order: the payment in the background, then the code or the money."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        order: ReceiveOrder,
+        *,
+        pay: Callable[[str], Awaitable[object]],
+        timeout: float,
+        poll_interval: float,
+    ) -> None:
+        self._exchange = exchange
+        self._order = order
+        self._pay = pay
+        self._timeout = timeout
+        self._poll_interval = poll_interval
+        self._error: Exception | None = None
+
+    async def run(self) -> str:
+        """Return the code, or raise when the money is on its way back."""
+        # Whatever ends it is carried out of the group as a value: raised inside, it would arrive
+        # wrapped in an exception group.
+        async with self._paying() as waiting:
+            end = await self._wait(waiting)
+        if not isinstance(end, Sms4SatsError):
+            return end
+        if self._error is not None and end.__cause__ is None:
+            raise end from self._error
+        raise end
+
+    @asynccontextmanager
+    async def _paying(self) -> AsyncGenerator[anyio.CancelScope]:
+        """Pay in the background; a payment that fails cancels the scope."""
+        async with anyio.create_task_group() as group:
+            waiting = anyio.CancelScope()
+            group.start_soon(self._run_payment, waiting)
+            yield waiting
+            # The order has ended, so the payment has too, or is of no more use.
+            group.cancel_scope.cancel()
+
+    async def _run_payment(self, waiting: anyio.CancelScope) -> None:
+        """Pay, which blocks until the hold invoice is settled or cancelled.
+
+        A payment that failed ends the wait for the code, not the order: to a wallet a time-out
+        means "unknown", so the money may be held all the same.
+        """
+        try:
+            await self._pay(self._order.payreq)
+        except Exception as error:  # noqa: BLE001 - whatever a wallet raises; it is the cause later
+            self._error = error
+            waiting.cancel()
+
+    async def _wait(self, waiting: anyio.CancelScope) -> str | Sms4SatsError:
+        kind: type[OrderRefundedError] = OrderRefundedError
+        poller = Poller(self._exchange, self._order.order_id, self._poll_interval)
+        try:
+            with waiting:
+                return _code(await wait_for_code(poller, timeout=self._timeout))
+            why = f"the payment failed ({type(self._error).__name__})"
+        except OrderRefundedError as error:
+            return error
+        except CodeTimeoutError:
+            kind, why = CodeTimeoutRefundedError, f"no code within {self._timeout:g} s"
+        except Sms4SatsError as error:
+            self._error = error
+            why = "its status was refused"
+        return await self._get_the_money_back(kind, why)
+
+    async def _get_the_money_back(
+        self, kind: type[OrderRefundedError], why: str
+    ) -> str | Sms4SatsError:
+        try:
+            done = await PatientCancel(
+                self._exchange,
+                self._order.order_id,
+                created_at=self._order.created_at.timestamp(),
+                minimum_age=MINIMUM_CANCEL_AGE.total_seconds(),
+                watch=True,
+                poll_interval=self._poll_interval,
+            ).run()
+        except Sms4SatsError as error:
+            return error
+        if done.status is not None and not done.outcome.funds_returned:
+            return _code(done.status)
+        return kind(
+            f"{why}; the order was ended ({done.outcome.value})",
+            status=done.status,
+            operation="receive_code",
+            order_id=self._order.order_id,
+            attempts=done.attempts,
+        )
+
+
+def _code(status: OrderStatus) -> str:
+    return status.code or ""

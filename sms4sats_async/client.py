@@ -1,28 +1,53 @@
 """The client: a thin typed face over the rooms below."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Self
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from . import _arguments as arguments
-from ._clock import SystemClock
+from ._clock import Clock, SystemClock
+from ._decode import Created
 from ._exchange import Exchange
 from ._lifecycle import MINIMUM_CANCEL_AGE
-from ._operations import CREATE_ORDER, PING
-from ._orders import Look, PatientCancel, cancel, get_status
+from ._operations import (
+    CREATE_ORDER,
+    CREATE_SEND_ORDER,
+    FUND,
+    GET_BALANCE,
+    GET_COUNTRIES,
+    GET_HISTORY,
+    GET_PRICE,
+    GET_RENTAL_COUNTRIES,
+    GET_SERVICES,
+    PING,
+    Operation,
+)
+from ._orders import Look, PatientCancel, ReceiveCode, cancel, check_invoice
+from ._secrets import show
 from ._transport import open_transport
-from .errors import AuthenticationError, InvalidResponseError
-from .models import Cancellation, Order, OrderStatus, ReceiveOrder, RequestOutcome
+from ._watching import OrderWatch, Poller, get_status, wait_for_code
+from .errors import AuthenticationError, InvalidArgumentError, InvalidResponseError
+from .events import Event, OrderCreated
+from .invoice import NETWORKS, Network
+from .models import (
+    Cancellation,
+    Country,
+    FundingHistory,
+    FundOrder,
+    Order,
+    OrderStatus,
+    Price,
+    ReceiveOrder,
+    RentalCountry,
+    RequestOutcome,
+    SendOrder,
+    Service,
+)
 from .retry import RetryPolicy
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from ._clock import Clock
-    from .events import Event
+T = TypeVar("T")
 
 DEFAULT_BASE_URL: Final = "https://api2.sms4sats.com"
 """The service's root (documented)."""
@@ -46,8 +71,9 @@ class Sms4SatsClient:
             connections of its own, and honours `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
             `SSL_CERT_DIR`.
         clock: Another source of time, for tests; see `Clock`.
-        on_event: Called with an `Event` at each attempt that failed, each wait and each status
-            read while waiting. It must not block. What it raises is logged and goes no further.
+        on_event: Called with an `Event` at each order that is made or ended, each attempt that
+            failed, each wait, and each status read while waiting. It must not block. What it
+            raises is logged and goes no further.
 
     Raises:
         InvalidArgumentError: An argument that cannot be meant, such as a key over plain http to
@@ -79,6 +105,7 @@ class Sms4SatsClient:
             on_event=on_event,
             secret=self._api_key,
         )
+        self._country_ids: dict[str, list[int]] | None = None
 
     def __repr__(self) -> str:
         key = "without a key" if self._api_key is None else "with a key"
@@ -113,7 +140,95 @@ class Sms4SatsClient:
             APIError: The service said no.
             InvalidResponseError: Something else answered.
         """
-        await self._exchange.call(PING, PING.request(), retry=retry)
+        await self._ask(PING, retry=retry)
+
+    async def get_countries(self, *, retry: RetryPolicy | None = None) -> list[Country]:
+        """Ask for the countries that orders can name (`GET /getCountries`, seen).
+
+        Args:
+            retry: Another policy for this call.
+
+        Returns:
+            Every country, in the service's order; number 999 lets the service choose (seen).
+
+        Raises:
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        return await self._ask(GET_COUNTRIES, retry=retry)
+
+    async def get_services(
+        self, country: int | str, *, retry: RetryPolicy | None = None
+    ) -> list[Service]:
+        """Ask for the services of a country (`GET /getnumbersstatus`, seen).
+
+        Args:
+            country: The country's number, or its name, which is looked up.
+            retry: Another policy for each request.
+
+        Returns:
+            Every service, with how many numbers there are.
+
+        Raises:
+            InvalidArgumentError: A country that cannot be meant, or a name that is not in the list.
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        number = await self._country_id(country, retry)
+        return await self._ask(GET_SERVICES, {"country": str(number)}, retry)
+
+    async def get_rental_countries(
+        self, service: str | None = None, *, retry: RetryPolicy | None = None
+    ) -> list[RentalCountry]:
+        """Ask where numbers can be rented (`GET /getRentalCountries`, documented).
+
+        Args:
+            service: A service's short code; the service takes `full` where it is left out.
+            retry: Another policy for this call.
+
+        Returns:
+            Every offer: weeks, and satoshis.
+
+        Raises:
+            InvalidArgumentError: A blank service.
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        query = {} if service is None else {"service": arguments.text("service", service)}
+        return await self._ask(GET_RENTAL_COUNTRIES, query, retry)
+
+    async def get_price(
+        self,
+        country: int | str | None = None,
+        service: str | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> Price:
+        """Ask for the prices, in satoshis (`GET /price`, documented).
+
+        Args:
+            country: The country's number or name, for `Price.computed`.
+            service: The service's short code, for `Price.computed`.
+            retry: Another policy for this call.
+
+        Returns:
+            The prices; `computed` where the service worked one out for what was asked.
+
+        Raises:
+            InvalidArgumentError: A country or service that cannot be meant.
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        query: dict[str, str] = {}
+        if country is not None:
+            query["country"] = str(arguments.country(country))
+        if service is not None:
+            query["service"] = arguments.text("service", service)
+        return await self._ask(GET_PRICE, query, retry)
 
     async def create_order(
         self,
@@ -132,7 +247,7 @@ class Sms4SatsClient:
         (none is documented), so a second request could be a second order.
 
         Args:
-            country: The country's number, or its name such as `"germany"`.
+            country: The country's number, or its name such as `"germany"`, which is looked up.
             service: The service's short code, such as `"tg"`.
             rental: Rent the number.
             real_phone: Ask for a number of a real phone.
@@ -144,15 +259,13 @@ class Sms4SatsClient:
             The order, with the hold invoice to pay. Keep its `order_id`: it is the only handle.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            InvalidArgumentError: An argument that cannot be meant, or a country's name that is not
+                in the list; no order was asked for.
             AuthenticationError: `immediate` without a key; nothing was sent.
             APIError: The service said no.
             TransportError: No answer; `request_outcome` tells whether an order may exist.
             InvalidResponseError: An unreadable answer; an order may exist.
         """
-        if immediate and self._api_key is None:
-            problem = "paying from the balance needs an API key; set SMS4SATS_API_KEY or api_key"
-            raise AuthenticationError(problem, operation=CREATE_ORDER.name)
         body: dict[str, object] = {
             "country": arguments.country(country),
             "service": arguments.text("service", service),
@@ -162,31 +275,131 @@ class Sms4SatsClient:
         if real_phone:
             body["realphone"] = True
         if referral is not None:
-            body["ref"] = arguments.text("referral", referral)
-        if immediate:
-            body["immediate"] = True
-        made, attempts = await self._exchange.call(
-            CREATE_ORDER,
-            CREATE_ORDER.request(body=body, with_key=immediate),
-            retry=retry,
-        )
-        if not made.payreq and not immediate:
-            problem = "the answer has an orderId and no payreq, so the order cannot be paid"
-            raise InvalidResponseError(
-                problem,
-                operation=CREATE_ORDER.name,
-                order_id=made.order_id,
-                attempts=attempts,
-                request_outcome=RequestOutcome.UNKNOWN,
-            )
-        return ReceiveOrder(
+            body["ref"] = arguments.referral(referral)
+        self._check_key(CREATE_ORDER, needed=immediate)
+        body["country"] = await self._country_id(country, retry)
+        made, created_at = await self._create(CREATE_ORDER, body, immediate=immediate, retry=retry)
+        order = ReceiveOrder(
             order_id=made.order_id,
             payreq=made.payreq,
-            created_at=_not_before(self._exchange.clock.now()),
+            created_at=created_at,
             country=country,
             service=service,
             raw=made.raw,
         )
+        self._exchange.tell(OrderCreated(order.order_id, order))
+        return order
+
+    async def create_send_order(
+        self,
+        phone: str,
+        message: str,
+        *,
+        immediate: bool = False,
+        webhook_url: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> SendOrder:
+        """Order a message to be sent (`POST /createsendorder`, documented).
+
+        Like `create_order`, it is sent again only if it provably never left.
+
+        Args:
+            phone: The receiver, in E.164, such as `"+4915112345678"`.
+            message: At most 140 characters.
+            immediate: Pay from the key's balance at once; needs the key. `payreq` is the word
+                `"paid"` then.
+            webhook_url: Where the service is to POST the status; see `parse_webhook`.
+            retry: Another policy for this call.
+
+        Returns:
+            The order, with the hold invoice to pay: it settles when the message is sent.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            AuthenticationError: `immediate` without a key; nothing was sent.
+            APIError: The service said no.
+            TransportError: No answer; `request_outcome` tells whether an order may exist.
+            InvalidResponseError: An unreadable answer; an order may exist.
+        """
+        body: dict[str, object] = {
+            "phone": arguments.phone(phone),
+            "message": arguments.message(message),
+        }
+        if webhook_url is not None:
+            body["webhookUrl"] = arguments.webhook_url(webhook_url)
+        made, created_at = await self._create(
+            CREATE_SEND_ORDER, body, immediate=immediate, retry=retry
+        )
+        order = SendOrder(
+            order_id=made.order_id,
+            payreq=made.payreq,
+            created_at=created_at,
+            phone=phone,
+            raw=made.raw,
+        )
+        self._exchange.tell(OrderCreated(order.order_id, order))
+        return order
+
+    async def fund(self, amount: int, *, retry: RetryPolicy | None = None) -> FundOrder:
+        """Ask for an invoice that fills the key's balance (`POST /fund`, documented).
+
+        Like `create_order`, it is sent again only if it provably never left.
+
+        Args:
+            amount: Satoshis, at least 1.
+            retry: Another policy for this call.
+
+        Returns:
+            The order, with the invoice to pay.
+
+        Raises:
+            InvalidArgumentError: An amount that cannot be meant; nothing was sent.
+            AuthenticationError: No key, or one that the service does not take.
+            APIError: The service said no.
+            TransportError: No answer; `request_outcome` tells whether an invoice may exist.
+            InvalidResponseError: An unreadable answer; an invoice may exist.
+        """
+        body: dict[str, object] = {"amount": arguments.satoshis("amount", amount)}
+        made, created_at = await self._create(FUND, body, immediate=False, retry=retry)
+        order = FundOrder(
+            order_id=made.order_id,
+            payreq=made.payreq,
+            created_at=created_at,
+            amount=amount,
+            raw=made.raw,
+        )
+        self._exchange.tell(OrderCreated(order.order_id, order))
+        return order
+
+    async def get_balance(self, *, retry: RetryPolicy | None = None) -> int:
+        """Ask for the key's balance in satoshis (`GET /balance`, documented).
+
+        Args:
+            retry: Another policy for this call.
+
+        Raises:
+            AuthenticationError: No key, or one that the service does not take.
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        return await self._ask(GET_BALANCE, retry=retry)
+
+    async def get_history(self, *, retry: RetryPolicy | None = None) -> FundingHistory:
+        """Ask how the key's balance was filled (`GET /history`, documented).
+
+        The answer holds the key itself and proofs of payment; `repr` masks them, `raw` does not.
+
+        Args:
+            retry: Another policy for this call.
+
+        Raises:
+            AuthenticationError: No key, or one that the service does not take.
+            APIError: The service said no.
+            TransportError: No answer.
+            InvalidResponseError: An unreadable answer.
+        """
+        return await self._ask(GET_HISTORY, retry=retry)
 
     async def get_order_status(
         self, order_id: Order | str, *, retry: RetryPolicy | None = None
@@ -294,6 +507,198 @@ class Sms4SatsClient:
             watch=watch,
             poll_interval=arguments.positive_seconds("poll_interval", poll_interval),
         ).run()
+
+    async def wait_for_code(
+        self,
+        order: Order | str,
+        *,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta = 5.0,
+    ) -> OrderStatus:
+        """Wait until the code is there, by reading the status every few seconds.
+
+        Most codes arrive within 30 to 120 seconds (documented). The order is left as it is
+        whatever happens.
+
+        Args:
+            order: The order, or its id.
+            timeout: Seconds (or a timedelta) to wait at most: one deadline for everything, the
+                last read included.
+            poll_interval: Seconds (or a timedelta) between two reads, give or take 15 %.
+
+        Returns:
+            The status with the code in `code`.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            CodeTimeoutError: No code in time; `status` is the last one that was read, or None
+                where none could be: an unknown id is expected to be a 500, which ends no wait.
+            OrderRefundedError: The service gave the order back; no code will come.
+            OrderError: The order is not one for a code.
+            APIError: A refusal that a repeat cannot cure. Other failed reads do not end the wait.
+        """
+        poller = self._poller(order, poll_interval)
+        return await wait_for_code(poller, timeout=arguments.positive_seconds("timeout", timeout))
+
+    def watch_order(
+        self, order: Order | str, *, poll_interval: float | timedelta = 5.0
+    ) -> OrderWatch:
+        """Iterate over the statuses of an order: the first, and then each that is different.
+
+        Ends when nothing more can change. Leave the loop at any time: nothing is held open.
+
+        Args:
+            order: The order, or its id.
+            poll_interval: Seconds (or a timedelta) between two reads, give or take 15 %.
+
+        Returns:
+            An asynchronous iterator of `OrderStatus`. It raises an `APIError` that a repeat cannot
+            cure; other failed reads do not end it.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+        """
+        return OrderWatch(self._poller(order, poll_interval))
+
+    async def receive_code(
+        self,
+        country: int | str,
+        service: str,
+        *,
+        pay: Callable[[str], Awaitable[object]],
+        timeout: float | timedelta,
+        max_price: int | None = None,
+        network: Network = "bitcoin",
+        poll_interval: float | timedelta = 5.0,
+        rental: bool = False,
+        real_phone: bool = False,
+        referral: str | None = None,
+    ) -> str:
+        """Do the whole job: order, pay, wait for the code, and get the money back if none comes.
+
+        Cancelled from outside, it leaves the order as it is; `OrderCreated` has told its id.
+
+        Args:
+            country: The country's number or name.
+            service: The service's short code.
+            pay: Called once with the invoice, in the background, because paying a hold invoice
+                blocks until it is settled or cancelled; cancelled when the order has ended. If it
+                fails, nothing more is waited for and the money is asked back: a wallet's error may
+                mean that the money is held all the same.
+            timeout: Seconds (or a timedelta) to wait for the code.
+            max_price: Satoshis that the invoice may ask for at most, checked on the invoice itself
+                before `pay` is called; an invoice without an amount, for another network, or
+                expired is refused too.
+            network: The network that the invoice must be for, where `max_price` is given.
+            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
+                15 %.
+            rental: Rent the number.
+            real_phone: Ask for a number of a real phone.
+            referral: A Lightning address that gets 10 %.
+
+        Returns:
+            The code.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            OrderError: The invoice was refused; nothing was paid, and what nobody pays for ends by
+                itself. The order's id is on the error.
+            CodeTimeoutRefundedError: No code in time, and the money is on its way back.
+            OrderRefundedError: The service gave the order back; or the payment failed, or the
+                status was refused for good, and the order was cancelled.
+            Sms4SatsError: What `create_order` raises; a refusal of the cancel for good; or, with
+                `request_outcome` UNKNOWN, that nobody can tell what became of the money.
+        """
+        limit = arguments.positive_seconds("timeout", timeout)
+        interval = arguments.positive_seconds("poll_interval", poll_interval)
+        arguments.function("pay", pay)
+        arguments.one_of("network", network, NETWORKS)
+        if max_price is not None:
+            arguments.satoshis("max_price", max_price)
+        order = await self.create_order(
+            country, service, rental=rental, real_phone=real_phone, referral=referral
+        )
+        if max_price is not None:
+            check_invoice(
+                order, max_price=max_price, network=network, now=self._exchange.clock.now()
+            )
+        return await ReceiveCode(
+            self._exchange, order, pay=pay, timeout=limit, poll_interval=interval
+        ).run()
+
+    # --- what the calls share ---------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        operation: Operation[T],
+        query: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        """Send a request that only asks."""
+        self._check_key(operation, needed=operation.needs_key)
+        answer, _ = await self._exchange.call(
+            operation, operation.request(query=query), retry=retry
+        )
+        return answer
+
+    async def _create(
+        self,
+        operation: Operation[Created],
+        body: dict[str, object],
+        *,
+        immediate: bool,
+        retry: RetryPolicy | None,
+    ) -> tuple[Created, datetime]:
+        """Send a request that makes an order; return it, and when its answer was here."""
+        self._check_key(operation, needed=operation.needs_key or immediate)
+        if immediate:
+            body["immediate"] = True
+        made, attempts = await self._exchange.call(
+            operation, operation.request(body=body, with_key=immediate), retry=retry
+        )
+        if not made.payreq and not immediate:
+            problem = "the answer has an orderId and no payreq, so the order cannot be paid"
+            raise InvalidResponseError(
+                problem,
+                operation=operation.name,
+                order_id=made.order_id,
+                attempts=attempts,
+                request_outcome=RequestOutcome.UNKNOWN,
+            )
+        return made, _not_before(self._exchange.clock.now())
+
+    def _check_key(self, operation: Operation[Any], *, needed: bool) -> None:
+        if needed and self._api_key is None:
+            problem = "this call needs an API key; set SMS4SATS_API_KEY or pass api_key"
+            raise AuthenticationError(problem, operation=operation.name)
+
+    async def _country_id(self, country: int | str, retry: RetryPolicy | None) -> int:
+        """Return a country's number; a name is looked up in the service's list, which is kept."""
+        wanted = arguments.country(country)
+        if isinstance(wanted, int):
+            return wanted
+        if self._country_ids is None:
+            found: dict[str, list[int]] = {}
+            for each in await self.get_countries(retry=retry):
+                found.setdefault(_plain(each.name), []).append(each.id)
+            self._country_ids = found
+        ids = self._country_ids.get(_plain(wanted), [])
+        if len(ids) > 1:
+            problem = f"{show(wanted)} is the name of several countries, {ids}; give the number"
+            raise InvalidArgumentError(problem)
+        if not ids:
+            problem = f"the service's list has no country {show(wanted)}; see get_countries()"
+            raise InvalidArgumentError(problem)
+        return ids[0]
+
+    def _poller(self, order: Order | str, poll_interval: float | timedelta) -> Poller:
+        interval = arguments.positive_seconds("poll_interval", poll_interval)
+        return Poller(self._exchange, _order_id(order), interval)
+
+
+def _plain(name: str) -> str:
+    """Return a country's name as it is compared: letters and digits, in one case."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _not_before(seconds: float) -> datetime:

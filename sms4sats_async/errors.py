@@ -17,6 +17,7 @@ Sms4SatsError
     ├── CodeAlreadyReceivedError
     ├── OrderRefundedError
     └── CodeTimeoutError (TimeoutError)
+        └── CodeTimeoutRefundedError (OrderRefundedError too)
 ```
 """
 
@@ -229,7 +230,10 @@ class UnableToSaveDataError(ServerError):
 
 
 class OrderError(Sms4SatsError):
-    """The order ended otherwise than was asked for, or nobody can tell how.
+    """The order ended otherwise than was asked for, or is not what was asked for.
+
+    It is about the order and not about a request that failed, so `request_outcome` says nothing
+    here, and `attempts` counts the reads or cancels that it took.
 
     Attributes:
         status: The last status seen, or None.
@@ -240,6 +244,9 @@ class OrderError(Sms4SatsError):
     ) -> None:
         super().__init__(problem, **common)
         self.status = status
+
+    def _consequence(self) -> str:
+        return ""
 
 
 class CodeAlreadyReceivedError(OrderError):
@@ -264,3 +271,7 @@ class CodeTimeoutError(OrderError, TimeoutError):
             "The order still stands and the money is still held: wait on, or get it back with "
             "cancel_order_when_allowed()."
         )
+
+
+class CodeTimeoutRefundedError(OrderRefundedError, CodeTimeoutError):
+    """No code within the time given, and the order was cancelled or given back: both in one."""

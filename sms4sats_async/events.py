@@ -9,7 +9,7 @@ import attrs
 
 from ._secrets import mask_optional
 from .errors import Sms4SatsError
-from .models import Cancellation, OrderStatus
+from .models import Cancellation, Order, OrderStatus
 
 
 @attrs.frozen
@@ -21,6 +21,17 @@ class Event:
     """
 
     order_id: str | None = attrs.field(repr=mask_optional)
+
+
+@attrs.frozen
+class OrderCreated(Event):
+    """An order was made: the moment to write its id down.
+
+    Attributes:
+        order: The order.
+    """
+
+    order: Order
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from ._secrets import mask, quote_optional
+from ._secrets import mask, mask_optional, quote_optional
 
 _LONGEST_SHOWN: Final = 24
 
@@ -97,6 +97,10 @@ def _show_invoice(payreq: str) -> str:
     return repr(f"{payreq[:16]}…{payreq[-4:]}" if len(payreq) > _LONGEST_SHOWN else payreq)
 
 
+def _show_optional_invoice(invoice: str | None) -> str:
+    return "None" if invoice is None else _show_invoice(invoice)
+
+
 @attrs.frozen
 class Order:
     """What every order has.
@@ -141,6 +145,17 @@ class SendOrder(Order):
 
 
 @attrs.frozen
+class FundOrder(Order):
+    """An invoice that fills the balance of a key.
+
+    Attributes:
+        amount: Satoshis that were asked for.
+    """
+
+    amount: int | None = None
+
+
+@attrs.frozen
 class OrderStatus:
     """What the service said of an order at one moment.
 
@@ -155,6 +170,7 @@ class OrderStatus:
         service: The service's short code.
         timestamp: The time that the service put on the status.
         error: The service's word on an order that found no number or was given back.
+        money: Who holds the money in that state.
         raw: The answer as it came.
     """
 
@@ -168,6 +184,7 @@ class OrderStatus:
     service: str | None = None
     timestamp: datetime | None = None
     error: str | None = attrs.field(default=None, repr=quote_optional)
+    money: Money = attrs.field(default=Money.UNKNOWN, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
 
@@ -187,4 +204,139 @@ class Cancellation:
     outcome: CancelOutcome
     status: OrderStatus | None = None
     attempts: int = 0
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class Country:
+    """A country of the service's list.
+
+    Attributes:
+        id: The number that orders take; 999 lets the service choose (seen).
+        name: Its English name.
+        visible: Whether the service's own site shows it; None if the list does not say (seen).
+        rentable: Whether numbers can be rented there; None if the list does not say (seen).
+        raw: The entry as it came.
+    """
+
+    id: int
+    name: str
+    visible: bool | None = None
+    rentable: bool | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class Service:
+    """A service whose codes can be received, such as a messenger.
+
+    Attributes:
+        code: The short code that orders take, such as `"tg"`.
+        name: Its name, for people.
+        count: How many numbers there are; None if the list does not say.
+        image: Where its picture is, as the service gives it; it may be relative (seen).
+        raw: The entry as it came.
+    """
+
+    code: str
+    name: str
+    count: int | None = None
+    image: str | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class RentalCountry:
+    """A country in which numbers can be rented (documented).
+
+    Attributes:
+        country_id: The number that orders take.
+        country: Its name.
+        duration_weeks: For how long, in weeks.
+        price: In satoshis.
+        raw: The entry as it came.
+    """
+
+    country_id: int
+    country: str
+    duration_weeks: int
+    price: int
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class ComputedPrice:
+    """The price of what was asked for (documented).
+
+    Attributes:
+        price: In satoshis.
+        country: The country, as the service gave it.
+        description: What the service calls it.
+    """
+
+    price: int
+    country: int | str | None = None
+    description: str | None = None
+
+
+@attrs.frozen
+class Price:
+    """The service's prices, in satoshis (documented).
+
+    Attributes:
+        receive: To receive a code.
+        send: To send a message.
+        rent: To rent a number.
+        platform_fee: The service's own part (`s4s`).
+        computed: The price of the country and service asked for; None where none was.
+        raw: The answer as it came.
+    """
+
+    receive: int
+    send: int
+    rent: int
+    platform_fee: int
+    computed: ComputedPrice | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class FundingEntry:
+    """One funding of a key's balance (documented).
+
+    Attributes:
+        amount: Satoshis.
+        created_at: When, or None if the entry does not say.
+        description: What the service calls it.
+        invoice: The invoice that was paid.
+        preimage: The proof of the payment; `repr` masks it.
+        preimage_hash: Its hash, which the invoice carries.
+        price: Satoshis, as the entry says.
+        user_id: The API key itself (documented); `repr` masks it.
+        raw: The entry as it came, secrets included.
+    """
+
+    amount: int
+    created_at: datetime | None = None
+    description: str | None = None
+    invoice: str | None = attrs.field(default=None, repr=_show_optional_invoice)
+    preimage: str | None = attrs.field(default=None, repr=mask_optional)
+    preimage_hash: str | None = None
+    price: int | None = None
+    user_id: str | None = attrs.field(default=None, repr=mask_optional)
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+@attrs.frozen
+class FundingHistory:
+    """How the balance of a key was filled (documented).
+
+    Attributes:
+        total_amount: Satoshis in all.
+        entries: Each funding, in the service's order.
+        raw: The answer as it came, secrets included.
+    """
+
+    total_amount: int
+    entries: tuple[FundingEntry, ...] = ()
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)

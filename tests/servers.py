@@ -171,6 +171,12 @@ class Server:
         self._thread.join(5)
         assert not self._thread.is_alive()
 
+    def drop(self) -> None:
+        """End every connection."""
+        assert self._loop is not None
+        for peer in list(self._peers):
+            self._loop.call_soon_threadsafe(peer.cancel)
+
     async def settled(self, *, open_: int = 0) -> None:
         """Wait until exactly so many connections are open."""
         await eventually(lambda: self.open == open_)
@@ -186,10 +192,12 @@ class Server:
         server = await asyncio.start_server(self._accept, sock=listener, ssl=self._tls)
         self._started.set()
         await self._end.wait()
-        server.close()
-        # Connections that were accepted this very moment come in, and the closed ones go.
+        # asyncio drops a connection that is accepted in the very moment of `close()`, and leaves
+        # its socket open; so no more are accepted, and those that were come in first.
+        self._loop.remove_reader(listener)
         for _ in range(5):
             await asyncio.sleep(0)
+        server.close()
         for peer in self._peers:
             peer.cancel()
         await asyncio.gather(*self._peers, return_exceptions=True)
@@ -205,7 +213,9 @@ class Server:
         task.add_done_callback(self._peers.discard)
 
     async def _run(self, peer: Peer) -> None:
-        peer.writer.transport.set_write_buffer_limits(0)
+        # So that a script goes on when its bytes are gone. (asyncio's TLS would never go on.)
+        if self._tls is None:
+            peer.writer.transport.set_write_buffer_limits(0)
         try:
             with contextlib.suppress(OSError):
                 await self._script(peer)
@@ -213,6 +223,9 @@ class Server:
                 await peer.writer.wait_closed()
         finally:
             peer.writer.transport.abort()
+            # The socket is closed in the next round of the loop, and then counted so.
+            for _ in range(2):
+                await asyncio.sleep(0)
             self.open -= 1
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from fractions import Fraction
 from typing import Any
 
 import attrs
@@ -232,7 +233,7 @@ def test_a_text_is_used_without_the_blanks_around_it() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", "\n\t", None, 0, True, b"tg", [], {}],
+    ["", " ", "\n\t", "t\ng", "tg\x00", "\ud800", "tg\udfff", None, 0, True, b"tg", [], {}, HUGE],
     ids=show,
 )
 def test_what_says_nothing_is_no_text(value: object) -> None:
@@ -241,15 +242,30 @@ def test_what_says_nothing_is_no_text(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0, 0), (187, 187), ("germany", "germany"), (" germany ", "germany")]
+    ("value", "expected"),
+    [
+        *((0, 0), (187, 187), (999_999_999, 999_999_999), ("germany", "germany")),
+        *((" germany ", "germany"), ("côte d'ivoire", "côte d'ivoire"), ("-1", "-1")),
+        # A number that came as text, from an environment variable or a command line.
+        *(("187", 187), (" 187\n", 187), ("0", 0), ("007", 7), ("9" * 9, 999_999_999)),
+        # Of more digits than a country has, or of others than 0 to 9, it is a name nobody has.
+        *(("9" * 10, "9" * 10), ("9" * 5000, "9" * 5000), ("\u0663", "\u0663"), ("²", "²")),
+    ],
+    ids=show,
 )
 def test_a_country_is_a_number_or_a_name(value: object, expected: object) -> None:
-    assert arguments.country(value) == expected
+    country = arguments.country(value)
+
+    assert country == expected
+    assert type(country) is type(expected)
 
 
 @pytest.mark.parametrize(
     "value",
-    [-1, True, False, 1.0, math.nan, "", " ", None, b"6", []],
+    [
+        *(-1, 10**9, HUGE, -HUGE, True, False, 1.0, math.nan, "", " ", None, b"6", []),
+        *("ger\nmany", "germany\x00", "\ud800", "\u202egermany"),
+    ],
     ids=show,
 )
 def test_what_is_no_country_is_refused(value: object) -> None:
@@ -261,6 +277,165 @@ def test_a_value_of_another_class_is_refused_by_both_names() -> None:
     assert arguments.instance("retry", 5, int) == 5
     with pytest.raises(InvalidArgumentError, match="retry must be a timedelta, not int"):
         arguments.instance("retry", 5, timedelta)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "pay", b"pay", [], HUGE, pytest.param(Unspeakable(), id="raises")],
+    ids=show,
+)
+def test_what_cannot_be_called_is_no_function(value: object) -> None:
+    arguments.function("pay", print)
+    with pytest.raises(InvalidArgumentError, match="pay must be an async function, not"):
+        arguments.function("pay", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["mainnet", "Bitcoin", "", "b", None, 5, ["bitcoin"], HUGE], ids=show
+)
+def test_a_word_that_is_not_known_is_refused_with_those_that_are(value: object) -> None:
+    arguments.one_of("network", "bitcoin", ("bitcoin", "testnet"))
+    with pytest.raises(InvalidArgumentError, match="network must be one of bitcoin, testnet, not"):
+        arguments.one_of("network", value, ("bitcoin", "testnet"))
+
+
+# --- a message, its receiver, a referral, a hook, an amount ---------------------------------------
+
+
+@pytest.mark.parametrize("value", ["x", "x" * 140, " hello ", "two\nlines", "ünï \U0001f600", "0"])
+def test_a_message_is_sent_as_it_is(value: str) -> None:
+    assert arguments.message(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        *(("", "not empty"), (" \n", "not empty"), ("\u3000", "not empty")),
+        *((it, "a text") for it in (None, 5, True, HUGE, math.nan, b"hello", ["hello"])),
+        *(("x" * 141, "has 141 characters"), (" " * 140 + "x", "has 141 characters")),
+        ("x" * 2_000_000, "has 2000000 characters"),
+        # Half a surrogate pair is no character: it cannot be sent, and is the mark of a cut text.
+        *(("\ud800", "character"), ("hello \udfff", "character"), ("\ud83d" * 140, "character")),
+    ],
+    ids=show,
+)
+def test_what_cannot_be_a_message_is_refused_without_being_shown(value: object, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^message .*{told}") as caught:
+        arguments.message(value)
+
+    assert "hello" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["+1234567", "+4915112345678", "+123456789012345"])
+def test_a_phone_number_in_e164_is_used_as_it_is(value: str) -> None:
+    assert arguments.phone(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "+", "+123456", "+1234567890123456", "+0123456789", "4915112345678"),
+        *("004915112345678", "++4915112345678", "+49 15112345678", "+49-151-12345678", "+49(0)151"),
+        *(" +4915112345678", "+4915112345678 ", "+4915112345678\n", "\n+4915112345678"),
+        *("+" + "\u0664" * 9, "\uff0b4915112345678", "+491511234567\ud800", "+4915112345678\x00"),
+        *("tel:+4915112345678", "+" + "1" * 5000, "+49151nummer"),
+        *(None, 4915112345678, 4915112345678.0, True, b"+4915112345678", [], HUGE, math.nan),
+    ],
+    ids=show,
+)
+def test_what_is_no_phone_number_is_refused_without_being_shown(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="phone must be in E") as caught:
+        arguments.phone(value)
+
+    assert "4915112345678" not in str(caught.value).replace("such as +4915112345678", "")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "value", ["me@example.com", "a.b_c+d-1@pay.example.co.uk", "Me@Example.COM", "1@2.3"]
+)
+def test_a_lightning_address_is_used_as_it_is(value: str) -> None:
+    assert arguments.referral(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "@", "me", "me@", "@example.com", "me@host", "me@.com", "me@example."),
+        *("me@example..com", "me@me@example.com", "a b@example.com", "me@exa mple.com"),
+        *(" me@example.com", "me@example.com ", "me@example.com\n", "me@example.com\x00"),
+        *("me@example.com\r\nX: 1", "lnurl1dp68gurn8ghj7", "lightning:me@example.com"),
+        # Letters beyond ASCII, of which two look like s and k to a careless comparison.
+        *("mé@example.com", "me@exämple.com", "\ud800@example.com", "me@example.\ud800"),
+        *("\u017f@example.com", "me@\u212a.com", "me@example.\u0131o", "\u0130@example.com"),
+        *(None, 5, True, b"me@example.com", ["me@example.com"], HUGE, math.nan),
+    ],
+    ids=show,
+)
+def test_what_is_no_lightning_address_is_refused(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="referral must be a Lightning address"):
+        arguments.referral(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("https://me.example/hook", "http://me.example:8080/hook?secret=a%20b#c"),
+        *("https://[2001:db8::1]/", "https://me:pw@me.example/"),
+    ],
+)
+def test_an_absolute_url_is_called_back_as_it_is(value: str) -> None:
+    assert arguments.webhook_url(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "/", "/hook", "me.example/hook", "//me.example/hook", "https:", "https://"),
+        *("https:me.example", "https:/me.example", "ftp://me.example", "file:///hook"),
+        *(" https://me.example", "https://me.example ", "https://me .example", "mailto:a@b"),
+        *("https://me.example/\n", "https://me.example/\nhook", "https://me.example/\x00"),
+        *("https://me.example/\r\nX-Evil: 1", "https://mé.example", "https://me.example/é"),
+        *("https://me.example/\ud800", "https://me.example/\u202e", "https://me\u3000.example"),
+        *(None, 5, True, b"https://me.example", ["https://me.example"], HUGE, math.nan),
+    ],
+    ids=show,
+)
+def test_what_is_no_absolute_url_is_not_called_back_and_not_shown(value: object) -> None:
+    """Not shown, because a secret may stand in it: it is how the caller tells who calls."""
+    with pytest.raises(InvalidArgumentError, match="webhook_url must be an absolute") as caught:
+        arguments.webhook_url(value)
+
+    assert "me.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["https:///hook", "https://?a", "https://#", "http://:80", "https://@/"]
+)
+def test_a_url_without_a_host_cannot_be_called_back(value: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="webhook_url must be an absolute"):
+        arguments.webhook_url(value)
+
+
+@pytest.mark.parametrize("value", [1, 1000, 21_000_000 * 10**8])
+def test_an_amount_is_a_whole_number_of_satoshis(value: int) -> None:
+    assert arguments.satoshis("amount", value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, -1, 21_000_000 * 10**8 + 1, HUGE, -HUGE, 1.0, 1.5, math.nan, math.inf, -math.inf),
+        *(True, False, None, "1000", b"1000", "", [], [1000], 1000j, timedelta(1), Fraction(2)),
+    ],
+    ids=show,
+)
+def test_what_is_no_amount_is_refused_by_its_name(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="max_price must be a whole number") as caught:
+        arguments.satoshis("max_price", value)
+
+    assert len(str(caught.value)) < 300
 
 
 # --- the key --------------------------------------------------------------------------------------
@@ -350,6 +525,10 @@ NOT_ROOTS: dict[str, tuple[object, ...]] = {
         *("https://host:0x1", "https://host:99999", "https://host:-1", "https://host:a"),
         *("https://[::1", "https://[nothing]", "https://ho\u2100st"),
     ),
+    "that no URL can hold": (
+        *("https://ho|st", "https://host\\a", "https://host/<a>", 'https://host/"', "https://h`t"),
+        *("https://{host}", "https://host/^"),
+    ),
     "user name": ("https://me@host", "https://me:pw@host", "https://@host", "https://:@host"),
     "query": ("https://host?a=b", "https://host/?", "https://host?"),
     "fragment": ("https://host#a", "https://host/#"),
@@ -402,10 +581,15 @@ URLS = st.builds(
     "".join,
     st.lists(st.sampled_from(["http", "https", ":", "/", "//", "@", "[", "]", "::1", "?"]) | TEXTS),
 )
+# Texts that are nearly what is asked for.
+PHONES = st.text("+0123456789 \u0663\n", min_size=6, max_size=17).map("+{}".format)
+ADDRESSES = st.builds("{}@{}.{}".format, *[st.text("ab.-_@ \n\u017f\u212a\ud800") | TEXTS] * 3)
+MESSAGES = st.builds(str.__mul__, TEXTS, st.integers(0, 150))
 ZONES = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 VALUES = st.recursive(
     st.one_of(
         st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | URLS | st.binary(),
+        PHONES | ADDRESSES | MESSAGES,
         st.sampled_from([*EDGES_OF_TIME, 1e308, timedelta.max]),
         st.decimals() | st.fractions() | st.complex_numbers(),
         st.timedeltas() | st.dates() | st.times() | st.uuids(),
@@ -420,6 +604,11 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "instance": lambda value: arguments.instance("it", value, timedelta),
     "text": lambda value: arguments.text("text", value),
     "country": arguments.country,
+    "message": arguments.message,
+    "phone": arguments.phone,
+    "referral": arguments.referral,
+    "webhook_url": arguments.webhook_url,
+    "satoshis": lambda value: arguments.satoshis("amount", value),
     "order_id": arguments.order_id,
     "aware": lambda value: arguments.aware("time", value),
     "api_key": arguments.api_key,

@@ -18,6 +18,7 @@ from sms4sats_async import (
     ClientStateError,
     Event,
     OrderCancelled,
+    OrderCreated,
     ReceiveOrder,
     RequestOutcome,
     RetryPolicy,
@@ -89,7 +90,8 @@ async def test_it_polls_the_status_meanwhile_and_tells_of_everything() -> None:
 
         assert 20 <= world.simulator.count("/orderstatus") <= 29
         assert len(world.told(StatusPolled)) == world.simulator.count("/orderstatus")
-        waiting = world.events[0]
+        assert world.events[0] == OrderCreated(order.order_id, order)
+        waiting = world.events[1]
         assert isinstance(waiting, Waiting)
         assert waiting.until == order.created_at + timedelta(minutes=2)
         assert world.told(OrderCancelled) == [OrderCancelled(order.order_id, done)]
@@ -145,6 +147,16 @@ async def test_another_minimum_age_is_obeyed(minimum_age: float | timedelta) -> 
     async with a_world(NO_CODE) as (world, order):
         await world.client.cancel_order_when_allowed(order, minimum_age=minimum_age)
         assert world.ages(order) == [pytest.approx(300, abs=0.01)]
+
+
+@pytest.mark.parametrize("minimum_age", [1e12, timedelta.max], ids=str)
+async def test_a_minimum_age_beyond_any_calendar_only_waits_for_the_end(
+    minimum_age: float | timedelta,
+) -> None:
+    async with a_world(NO_CODE) as (world, order):
+        done = await world.client.cancel_order_when_allowed(order, minimum_age=minimum_age)
+        assert done.outcome is CancelOutcome.ALREADY_RELEASED
+        assert world.cancels() == []
 
 
 async def test_a_laptop_that_slept_does_not_wait_again() -> None:
@@ -298,6 +310,22 @@ async def test_where_the_status_does_not_tell_either_the_outcome_is_unknown() ->
         age = world.clock.now() - order.created_at.timestamp()
         assert 22 * 60 <= age < 22 * 60 + 10
         assert world.told(OrderCancelled) == []
+
+
+async def test_an_order_that_is_open_after_21_minutes_is_not_cancelled_again_and_again() -> None:
+    """The service may count from a moment later than ours: then its status alone tells."""
+    late = Behaviour(
+        pay_delay=10, code_delay=None, minimum_cancel_age=10_000, automatic_cancel_age=21 * 60 + 40
+    )
+    async with a_world(late) as (world, order):
+        await world.clock.sleep(21 * 60)
+        done = await world.client.cancel_order_when_allowed(order)
+
+        assert done.outcome is CancelOutcome.ALREADY_RELEASED
+        assert done.attempts == len(world.cancels()) == RetryPolicy().attempts
+        assert done.status is not None
+        assert done.status.error is not None
+        assert 40 <= world.clock.now() - order.created_at.timestamp() - 21 * 60 < 46
 
 
 async def test_an_order_older_than_21_minutes_is_tried_once_and_then_looked_at() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -123,6 +124,74 @@ def test_a_client_that_was_never_used_can_be_closed_anywhere(backend: str) -> No
     anyio.run(client.aclose, backend=backend)
 
 
+@pytest.mark.anyio
+async def test_a_client_that_is_closed_while_it_waits_does_not_send_again(
+    service: respx.MockRouter,
+) -> None:
+    route = service.get("/").respond(503)
+    clock = ManualClock(autojump=False)
+    client = Sms4SatsClient(clock=clock)
+
+    async def ping() -> None:
+        with pytest.raises(ServerError) as caught:
+            await client.ping()
+        assert caught.value.attempts == 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ping)
+        await anyio.wait_all_tasks_blocked()
+        await client.aclose()
+        await clock.advance(60)
+    assert route.call_count == 1
+
+
+@pytest.mark.anyio
+async def test_a_request_waits_in_line_for_as_long_as_its_call_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sms4sats_async._exchange.CONNECTIONS", 1)
+    simulator = Simulator()
+    simulator.script("/", Fault.hang())
+    async with anyio.create_task_group() as group:
+        client = Sms4SatsClient(http_client=simulator.http_client())
+        group.start_soon(client.ping)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RequestTimeoutError, match="stayed busy") as caught:
+            await client.create_order(187, "tg", retry=RetryPolicy(total_timeout=0.05))
+        assert caught.value.request_outcome is RequestOutcome.NOT_SENT
+        group.cancel_scope.cancel()
+    assert simulator.count("/createorder") == 0
+
+
+@pytest.mark.anyio
+async def test_a_request_in_line_is_sent_when_its_turn_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sms4sats_async._exchange.CONNECTIONS", 1)
+    simulator = Simulator()
+    client = Sms4SatsClient(http_client=simulator.http_client())
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(client.ping)
+    assert simulator.count("/") == 5
+
+
+@pytest.mark.anyio
+async def test_a_listener_that_raises_costs_nobody_the_order(
+    service: respx.MockRouter, caplog: pytest.LogCaptureFixture
+) -> None:
+    def listen(_: object) -> None:
+        raise ZeroDivisionError
+
+    service.post("/createorder").respond(
+        json={"status": "OK", "orderId": ID, "payreq": "lnbc1invoice"}
+    )
+    async with Sms4SatsClient(on_event=listen) as client:
+        assert (await client.create_order(187, "tg")).order_id == ID
+    assert "on_event raised on OrderCreated" in caplog.text
+    assert ID not in caplog.text
+
+
 # --- ping -----------------------------------------------------------------------------------------
 
 
@@ -170,6 +239,7 @@ async def test_create_order_sends_each_option_under_its_documented_name(
     service: respx.MockRouter,
 ) -> None:
     route = service.post("/createorder").respond(json={"orderId": ID, "status": "OK"})
+    service.get("/getCountries").respond(json=[{"id": 43, "eng": "Germany"}])
     async with Sms4SatsClient(api_key=KEY) as client:
         order = await client.create_order(
             "germany",
@@ -183,7 +253,7 @@ async def test_create_order_sends_each_option_under_its_documented_name(
     assert order.payreq == ""
     request = route.calls.last.request
     assert body_of(request) == {
-        "country": "germany",
+        "country": 43,
         "service": "wa",
         "isRental": True,
         "realphone": True,
@@ -342,9 +412,12 @@ async def test_an_id_that_cannot_be_one_is_refused_by_every_call(
             client.get_order_status,
             client.cancel_order,
             client.cancel_order_when_allowed,
+            partial(client.wait_for_code, timeout=1),
         ):
             with pytest.raises(InvalidArgumentError):
                 await call(order)
+        with pytest.raises(InvalidArgumentError):
+            client.watch_order(order)
     assert not service.calls
 
 

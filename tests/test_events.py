@@ -9,17 +9,32 @@ import pytest
 
 from sms4sats_async import events
 from sms4sats_async.errors import TransportError
-from sms4sats_async.events import AttemptFailed, Event, OrderCancelled, StatusPolled, Waiting
-from sms4sats_async.models import Cancellation, CancelOutcome, OrderState, OrderStatus
+from sms4sats_async.events import (
+    AttemptFailed,
+    Event,
+    OrderCancelled,
+    OrderCreated,
+    StatusPolled,
+    Waiting,
+)
+from sms4sats_async.models import (
+    Cancellation,
+    CancelOutcome,
+    OrderState,
+    OrderStatus,
+    ReceiveOrder,
+)
 
 ORDER_ID = "0123456789abcdef" * 4
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 FAILURE = TransportError("no answer", operation="cancel_order", order_id=ORDER_ID)
+ORDER = ReceiveOrder(ORDER_ID, "lnbc1invoice", NOON, 187, "tg")
 STATUS = OrderStatus(ORDER_ID, OrderState.HELD, paid=True)
 CANCELLATION = Cancellation(ORDER_ID, CancelOutcome.CANCELLED, STATUS, 2)
 
 EVENTS: list[tuple[Event, str, tuple[object, ...]]] = [
     (Event(ORDER_ID), "order_id", (ORDER_ID,)),
+    (OrderCreated(ORDER_ID, ORDER), "order_id order", (ORDER_ID, ORDER)),
     (
         AttemptFailed(ORDER_ID, "cancel_order", 1, FAILURE, 0.8),
         "order_id operation attempt error delay",

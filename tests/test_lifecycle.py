@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from sms4sats_async._lifecycle import (
     AUTOMATIC_CANCEL_AGE,
     GRACE_AFTER_AUTOMATIC_CANCEL,
+    LAWS,
     MINIMUM_CANCEL_AGE,
-    MONEY,
-    STATES,
     Facts,
     Step,
     after_failed_cancel,
+    has_ended,
+    law_for,
     refusal_wait,
-    state_of,
     verdict,
 )
 from sms4sats_async.errors import (
@@ -34,6 +34,12 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.models import CancelOutcome, Money, OrderState, SmsStatus
 
+
+def money_in(state: OrderState) -> Money:
+    (law,) = [law for law in LAWS if law.state is state]
+    return law.money
+
+
 FACTS = st.builds(
     Facts,
     paid=st.none() | st.booleans(),
@@ -45,7 +51,7 @@ FACTS = st.builds(
 
 # --- the state ------------------------------------------------------------------------------------
 
-# At least one for each row of STATES, in its order, and for each pair where two rows could hold.
+# At least one for each row of LAWS, in its order, and for each pair where two rows could hold.
 EXAMPLES: list[tuple[Facts, OrderState]] = [
     (Facts(code="0042"), OrderState.CODE_RECEIVED),
     (Facts(code="0042", paid=True, number="+1"), OrderState.CODE_RECEIVED),
@@ -78,11 +84,11 @@ EXAMPLES: list[tuple[Facts, OrderState]] = [
 
 @pytest.mark.parametrize(("facts", "state"), EXAMPLES)
 def test_the_state_is_the_first_row_that_holds(facts: Facts, state: OrderState) -> None:
-    assert state_of(facts) is state
+    assert law_for(facts).state is state
 
 
 def test_every_state_has_one_row_and_an_example() -> None:
-    rows = [state for state, *_ in STATES]
+    rows = [law.state for law in LAWS]
 
     assert sorted(rows, key=str) == sorted(OrderState, key=str)
     # The examples come in the order of the rows, so that one can be read beside the other.
@@ -90,7 +96,7 @@ def test_every_state_has_one_row_and_an_example() -> None:
 
 
 def test_every_row_says_its_condition_in_words() -> None:
-    conditions = [words for _, words, _ in STATES]
+    conditions = [law.when for law in LAWS]
 
     assert len(set(conditions)) == len(conditions)
     assert all(conditions)
@@ -98,16 +104,14 @@ def test_every_row_says_its_condition_in_words() -> None:
 
 @given(FACTS)
 def test_every_answer_means_some_state(facts: Facts) -> None:
-    state = state_of(facts)
-    holding = [row for row, _, holds in STATES if holds(facts)]
+    holding = [law for law in LAWS if law.holds(facts)]
 
-    assert state is holding[0]
-    assert state in MONEY
+    assert law_for(facts) is holding[0]
 
 
 @given(FACTS)
 def test_money_is_called_settled_only_for_what_was_delivered(facts: Facts) -> None:
-    money = MONEY[state_of(facts)]
+    money = law_for(facts).money
     delivered = facts.code is not None or facts.sms_status in {SmsStatus.SENT, SmsStatus.DELIVERED}
 
     assert money is not Money.SETTLED or delivered
@@ -136,18 +140,36 @@ ENDS: dict[OrderState, tuple[Money, CancelOutcome | None]] = {
 def test_each_state_tells_who_holds_the_money_and_whether_the_order_has_ended(
     state: OrderState,
 ) -> None:
-    assert (MONEY[state], verdict(state)) == ENDS[state]
+    assert (money_in(state), verdict(state)) == ENDS[state]
 
 
 @pytest.mark.parametrize("state", OrderState)
 def test_an_order_has_ended_where_nobody_waits_for_its_money_any_more(state: OrderState) -> None:
     ended = verdict(state)
 
-    assert (ended is not None) == (MONEY[state] in {Money.SETTLED, Money.RETURNED})
+    assert (ended is not None) == (money_in(state) in {Money.SETTLED, Money.RETURNED})
     if ended is not None:
-        assert ended.funds_returned == (MONEY[state] is Money.RETURNED)
+        assert ended.funds_returned == (money_in(state) is Money.RETURNED)
     # A status is never evidence of a cancel of ours: only the service's OK is.
     assert ended is not CancelOutcome.CANCELLED
+
+
+def test_an_order_whose_money_is_settled_or_back_stays_so() -> None:
+    for law in LAWS:
+        if law.money in {Money.SETTLED, Money.RETURNED}:
+            after = {money_in(state) for state in law.then}
+            assert after <= {law.money, Money.UNKNOWN}
+
+
+def test_an_order_has_ended_where_nothing_can_follow() -> None:
+    ended = {state for state in OrderState if has_ended(state)}
+
+    assert ended == {
+        OrderState.CODE_RECEIVED,
+        OrderState.REFUNDED,
+        OrderState.MESSAGE_DELIVERED,
+        OrderState.MESSAGE_FAILED,
+    }
 
 
 def test_the_documented_ages_are_2_and_21_minutes() -> None:

@@ -22,6 +22,7 @@ from sms4sats_async.errors import (
     ClientStateError,
     CodeAlreadyReceivedError,
     CodeTimeoutError,
+    CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
     OrderError,
@@ -160,6 +161,7 @@ REPEATED: list[tuple[Sms4SatsError, bool, bool]] = [
     (CodeAlreadyReceivedError(), False, False),
     (OrderRefundedError(), False, False),
     (CodeTimeoutError(), False, False),
+    (CodeTimeoutRefundedError(), False, False),
     (Sms4SatsError(), False, False),
 ]
 

@@ -93,7 +93,7 @@ async def test_a_failure_gives_nothing_away(
     limit = 0.05 if failure.error is RequestTimeoutError else 2
     if "handshake" in failure.name and adapter in {"httpx", "httpx2"}:
         # Time for httpx to give up by itself: cancelled in a handshake, it forgets the socket.
-        limit = 0.3
+        limit = 1.0
     with failure.door() as place:
         async with opened(
             adapter,
@@ -112,7 +112,8 @@ async def test_a_failure_gives_nothing_away(
                 error = caught.value
                 assert_masked(f"{error} {error!r} {error.args!r} {error.problem}")
                 assert_masked("".join(traceback.format_exception(error)))
-                if place.server is not None:
+                # The next call is not to run into a connection that is just being closed.
+                if place.server is not None and failure.error is not RequestTimeoutError:
                     await place.server.settled()
     assert len(events) == 2
     assert_masked(repr(events))

@@ -14,7 +14,6 @@ import pytest
 from sms4sats_async import Sms4SatsClient
 from tests.servers import (
     ADAPTERS,
-    OK,
     ORDER_ID,
     JumpingClock,
     Peer,
@@ -26,7 +25,6 @@ from tests.servers import (
     eventually,
     opened,
     relayed_to,
-    saying,
     service,
     silent,
 )
@@ -250,12 +248,12 @@ async def test_a_handshake_that_never_ends_and_is_cancelled_leaves_no_socket(
 
 @by_every_way_over_tls
 @pytest.mark.anyio
-async def test_nor_does_one_that_takes_the_place_of_a_connection_the_server_had_closed(
+async def test_nor_does_one_that_takes_the_place_of_a_connection_that_was_closed_meanwhile(
     adapter: str, way: str
 ) -> None:
     """The HTTP library opens it by itself, on a transport that has been used before."""
     before = descriptors()
-    with Server(saying(OK), tls=certified("127.0.0.1")) as good:
+    with Server(service(reply), tls=certified("127.0.0.1")) as good:
 
         async def good_once(peer: Peer) -> None:
             await (relayed_to(good.port) if peer.number == 1 else silent)(peer)
@@ -264,7 +262,9 @@ async def test_nor_does_one_that_takes_the_place_of_a_connection_the_server_had_
             url = server.url.replace("http:", "https:")
             async with opened(adapter, url, trusted=True) as client:
                 await client.ping()
+                server.drop()
                 await server.settled()
+                await anyio.sleep(0.01)
                 await cancelled_while_it_hangs(way, client.ping(), server)
             await server.settled()
             assert server.accepted == 2

@@ -42,7 +42,6 @@ class _Connection:
     def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
         self.transport = transport
         self.idle_since = 0.0
-        self.fresh = True
         self._socket: Any = None
 
     async def note(self, event: str, info: dict[str, Any]) -> None:
@@ -79,12 +78,13 @@ class OwnTransport:
             problem = "base_url cannot be used: its host is none"
             raise InvalidArgumentError(problem) from error
         self._proxy = proxy_from_environment(base_url)
+        self._shakes_hands = secure or self._proxy is not None
         # One context for all connections: reading the CA files takes milliseconds. It honours
         # SSL_CERT_FILE and SSL_CERT_DIR. Without TLS there is nothing to read them for.
         try:
             self._tls = (
                 httpx.create_ssl_context()
-                if secure or self._proxy is not None
+                if self._shakes_hands
                 else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             )
         except OSError as error:
@@ -105,8 +105,8 @@ class OwnTransport:
         """Send over an idle connection, or a new one."""
         connection = await self._take(request)
         extensions: dict[str, Any] = {"timeout": {"connect": timeout * CONNECT_SHARE}}
-        if connection.fresh:
-            connection.fresh = False
+        # On a kept connection too: httpcore puts a new one in the place of one that was closed.
+        if self._shakes_hands:
             extensions["trace"] = connection.note
         try:
             answer = await connection.transport.handle_async_request(
