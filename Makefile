@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 # Two targets at once would install into .venv at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench format lock clean python
+.PHONY: help demo test bench docs format lock clean python
 
 # $(call step,NAME,COMMAND): say what runs, run it, say how long it took.
 define step
@@ -32,6 +32,10 @@ help: ## Say what make can do here
 demo: $(VENV)/.demo ## Show the library at work against the simulator on this machine
 	@$(PY) -m sms4sats_async.cli.demo
 
+# Every page anew each time: Sphinx tells of a warning only where it reads a page again. What is wrong
+# with the pages fails the build, which asks nothing of the network.
+SPHINX = $(PY) -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 # --verifytypes looks into the first `python` on PATH, whatever pyproject.toml and --pythonpath say.
 test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,ruff check,$(PY) -m ruff check)
@@ -39,9 +43,15 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,mypy --strict,$(PY) -m mypy --strict)
 	$(call step,pyright (strict),$(PY) -m pyright)
 	$(call step,pyright --verifytypes,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pyright --ignoreexternal --verifytypes sms4sats_async)
+	$(call step,the documentation,$(SPHINX))
 	$(call step,the built wheel on every other Python,$(PY) tools/wheel_test.py)
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
+
+docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
+	@$(PY) tools/draw_states.py
+	@$(SPHINX)
+	@echo '==> docs/_build/html/index.html'
 
 # About two minutes. Other work on the machine widens the spread that the table shows.
 bench: $(VENV)/.dev ## Measure what the library costs beside httpx; no figure fails anything

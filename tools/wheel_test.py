@@ -31,8 +31,9 @@ PACKAGE = "sms4sats_async"
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".venv-wheel"
 LOCK = ROOT / "requirements" / "test.txt"
-# What the tests read: their settings are in pyproject.toml, and the documents are tested too.
-COPIED = ("tests", "pyproject.toml", "Makefile", "README.md", "docs", "examples")
+# What the tests read: their settings are in pyproject.toml, and the documents are tested too, with
+# what one of the tools writes into them.
+COPIED = ("tests", "pyproject.toml", "Makefile", "README.md", "docs", "examples", "tools")
 
 # Asked of a Python: its version, short and in full (`venv`: Debian has Pythons without it)...
 WHICH = "import sys, venv; v = sys.version_info; print('%d.%d %d.%d.%d' % (*v[:2], *v[:3]))"

@@ -1,0 +1,153 @@
+"""How Sphinx builds the pages: `make docs`. Nothing is fetched, and every warning is an error."""
+
+import typing
+from importlib.metadata import version as version_of
+from types import NoneType
+
+import attrs
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
+from sphinx.environment import BuildEnvironment
+from sphinx.ext import napoleon
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.typing import stringify_annotation
+
+import sms4sats_async
+from sms4sats_async import simulator
+
+project = "sms4sats-async"
+release = version_of(project)
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+nitpicky = True
+# No page of another project is linked to, because that would take its index from the network.
+nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|typing)\..*")]
+
+# --- the pages ------------------------------------------------------------------------------------
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["page.css"]
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+myst_heading_anchors = 3
+toc_object_entries_show_parents = "hide"
+
+# --- the docstrings -------------------------------------------------------------------------------
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+# `name` in a docstring is a link if something has that name, else it is code.
+default_role = "py:obj"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_attr_annotations = True
+
+# Of any other class it is nobody's business how it is made: the library does it.
+MADE_BY_USERS = {
+    sms4sats_async.Sms4SatsClient,
+    sms4sats_async.RetryPolicy,
+    simulator.Behaviour,
+    simulator.ManualClock,
+    simulator.ScaledClock,
+    simulator.Simulator,
+}
+
+
+class Docstring(GoogleDocstring):
+    """A docstring that names no types, since the annotations do.
+
+    A colon in its text is a colon therefore; napoleon would take what stands before it for a type.
+    """
+
+    def _consume_returns_section(
+        self,
+        preprocess_types: bool = False,  # noqa: ARG002, FBT001, FBT002 - napoleon's signature
+    ) -> list[tuple[str, str, list[str]]]:
+        lines = self._dedent(self._consume_to_next_section())
+        return [("", "", lines)] if lines else []
+
+    def _consume_inline_attribute(self) -> tuple[str, list[str]]:
+        return "", self._consume_to_end()
+
+    def _lookup_annotation(self, name: str) -> str:
+        kind = self._obj
+        hints = typing.get_type_hints(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            hints |= typing.get_type_hints(kind.__init__)  # an error has what it is made with
+        return stringify_annotation(hints[name], "smart") if name in hints else ""
+
+
+def made_with(kind: type[attrs.AttrsInstance]) -> str:
+    """Return the arguments of a class that attrs has made, and so has no source to read."""
+    fields = attrs.fields(kind)
+    star = ["*"] if any(field.kw_only for field in fields) else []
+    return f"({', '.join([*star, *(f'{field.name}={field.default!r}' for field in fields)])})"
+
+
+def show_signature(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    thing: object,
+    _options: object,
+    arguments: str | None,
+    _returned: str | None,
+) -> tuple[str, str | None] | None:
+    """Show how a class is made only where a user makes it, and what a call returns."""
+    if not arguments:
+        return None
+    if isinstance(thing, type):
+        if thing not in MADE_BY_USERS:
+            return "", None
+        return (made_with(thing) if attrs.has(thing) else arguments), None
+    returned = typing.get_type_hints(thing).get("return", NoneType)
+    return arguments, None if returned is NoneType else stringify_annotation(returned, "smart")
+
+
+def drop_return_type(_app: Sphinx, _domain: str, _kind: str, content: nodes.Element) -> None:
+    """Take away what stands in the signature already."""
+    for field in list(content.findall(nodes.field)):
+        if field[0].astext() == "rtype":
+            field.parent.remove(field)
+
+
+def link_or_code(
+    _app: Sphinx, _env: BuildEnvironment, reference: pending_xref, shown: nodes.Element
+) -> nodes.Element | None:
+    """Return as code what stands between backticks and is the name of nothing."""
+    return shown if reference["reftype"] == "obj" else None
+
+
+def read_constants() -> None:
+    """Let autodoc find at the door what is said of a constant where it is defined."""
+    door = ModuleAnalyzer.for_module(sms4sats_async.__name__)
+    door.analyze()
+    for module in ("_lifecycle", "client"):
+        room = ModuleAnalyzer.for_module(f"{sms4sats_async.__name__}.{module}")
+        room.analyze()
+        for (scope, name), lines in room.attr_docs.items():
+            if not scope and name in sms4sats_async.__all__:
+                door.attr_docs[scope, name] = lines
+
+
+def setup(app: Sphinx) -> None:
+    """Hook in what stands above."""
+    napoleon.GoogleDocstring = Docstring
+    (attributes,) = (field for field in PyObject.doc_field_types if field.name == "variable")
+    attributes.label = "Attributes"
+    read_constants()
+    app.connect("autodoc-process-signature", show_signature)
+    # After autodoc has added the types (500).
+    app.connect("object-description-transform", drop_return_type, priority=600)
+    app.connect("missing-reference", link_or_code)
