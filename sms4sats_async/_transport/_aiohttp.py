@@ -76,7 +76,10 @@ class AiohttpTransport:
         self._headers = Headers(CIMultiDict, api_key)
 
     async def send(self, request: Request, *, timeout: float) -> Response:
-        """Send with the caller's session: his connector, cookies and default headers hold."""
+        """Send with the caller's session: his connector and default headers hold.
+
+        His cookies and his `Authorization` do not; see `_once`.
+        """
         try:
             # aiohttp would take Trio for a broken asyncio, and tell so in many ways.
             asyncio.get_running_loop()
