@@ -161,13 +161,13 @@ class OpenOrder:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
                 if await self._cancel_now():
                     return
-        when = moment(due)
+        when = moment(due).replace(microsecond=0)
         who = f"order {mask(self.order_id)}, left without a code,"
         if self._scheduler is not None:
             self._scheduler.schedule(self.order, not_before=when)
             _LOGGER.warning("%s is the scheduler's now: it cancels it from %s on", who, when)
             return
-        by_itself = moment(self.created_at.timestamp() + AUTOMATIC_CANCEL_AGE.total_seconds())
+        by_itself = self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE
         kept = (
             "stands in the journal"
             if self._exchange.recorder.journal is not None

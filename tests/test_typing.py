@@ -50,7 +50,7 @@ from sms4sats_async import (
 SIGNATURES = {
     "__init__": (
         "self, *, api_key=None, base_url=None, timeout=10.0, retry=RetryPolicy(), "
-        "http_client=None, clock=None, on_event=None"
+        "http_client=None, clock=None, on_event=None, journal=None"
     ),
     "aclose": "self",
     "ping": "self, *, retry=None",
@@ -75,6 +75,13 @@ SIGNATURES = {
         "self, country, service, *, pay, timeout, max_price=None, network='bitcoin', "
         "poll_interval=5.0, rental=False, real_phone=False, referral=None"
     ),
+    "open_order": (
+        "self, country, service, *, minimum_age=MINIMUM_CANCEL_AGE, poll_interval=5.0, "
+        "scheduler=None, rental=False, real_phone=False, referral=None, immediate=False, "
+        "retry=None"
+    ),
+    "resume": ("self, order, *, minimum_age=MINIMUM_CANCEL_AGE, poll_interval=5.0, scheduler=None"),
+    "cancel_orders": "self, orders, *, concurrency=20",
     "fund": "self, amount, *, retry=None",
     "get_balance": "self, *, retry=None",
     "get_history": "self, *, retry=None",
