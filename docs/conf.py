@@ -13,6 +13,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.ext import napoleon
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import stringify_annotation
 
 import sms4sats_async
@@ -30,6 +31,7 @@ nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|typin
 # --- the pages ------------------------------------------------------------------------------------
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own choice underlines what is imported
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["page.css"]
@@ -62,6 +64,10 @@ MADE_BY_USERS = {
     simulator.ScaledClock,
     simulator.Simulator,
 }
+
+
+# Where a name between backticks is looked for, first to last.
+DOORS = ("sms4sats_async", "sms4sats_async.Sms4SatsClient", "sms4sats_async.simulator")
 
 
 class Docstring(GoogleDocstring):
@@ -129,6 +135,38 @@ def link_or_code(
     return shown if reference["reftype"] == "obj" else None
 
 
+def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Make a link of every `name` on a page that has a place in the reference."""
+    described = app.env.domains.python_domain.objects
+    for code in list(tree.findall(nodes.literal)):
+        if isinstance(code.parent, nodes.reference | nodes.title):
+            continue
+        name = code.astext().partition("(")[0]
+        # Of an attribute, which has no entry of its own, the class.
+        wanted = [f"{door}.{each}" for each in (name, name.rpartition(".")[0]) for door in DOORS]
+        if found := next((each for each in wanted if each in described), None):
+            to = described[found]
+            code.replace_self(
+                make_refnode(app.builder, page, to.docname, to.node_id, code.deepcopy(), found)
+            )
+
+
+def label_cells(_app: Sphinx, tree: nodes.document) -> None:
+    """Put the head of its column into every cell but a row's first; a phone alone shows it.
+
+    There a row is stacked, because a wide table would hide its last columns beyond the edge.
+    """
+    for table in tree.findall(nodes.table):
+        head = next(table.findall(nodes.thead), None)
+        if head is None:
+            continue
+        labels = [entry.astext() for entry in head.findall(nodes.entry)]
+        for row in next(table.findall(nodes.tbody)).findall(nodes.row):
+            for label, cell in list(zip(labels, row.children, strict=True))[1:]:
+                if isinstance(cell, nodes.entry) and cell.astext():
+                    cell.insert(0, nodes.paragraph("", label, classes=["label"]))
+
+
 def read_constants() -> None:
     """Let autodoc find at the door what is said of a constant where it is defined."""
     door = ModuleAnalyzer.for_module(sms4sats_async.__name__)
@@ -151,3 +189,5 @@ def setup(app: Sphinx) -> None:
     # After autodoc has added the types (500).
     app.connect("object-description-transform", drop_return_type, priority=600)
     app.connect("missing-reference", link_or_code)
+    app.connect("doctree-read", label_cells)
+    app.connect("doctree-resolved", link_names)
