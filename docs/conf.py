@@ -1,5 +1,8 @@
 """How Sphinx builds the pages: `make docs`. Nothing is fetched, and every warning is an error."""
 
+import ast
+import inspect
+import sys
 import typing
 from importlib.metadata import version as version_of
 from types import NoneType
@@ -26,7 +29,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
 # No page of another project is linked to, because that would take its index from the network.
-nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|typing)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|os|typing)\..*")]
 
 # --- the pages ------------------------------------------------------------------------------------
 
@@ -59,6 +62,9 @@ napoleon_attr_annotations = True
 MADE_BY_USERS = {
     sms4sats_async.Sms4SatsClient,
     sms4sats_async.RetryPolicy,
+    sms4sats_async.CancelScheduler,
+    sms4sats_async.MemoryJournal,
+    sms4sats_async.SqliteJournal,
     simulator.Behaviour,
     simulator.ManualClock,
     simulator.ScaledClock,
@@ -67,7 +73,13 @@ MADE_BY_USERS = {
 
 
 # Where a name between backticks is looked for, first to last.
-DOORS = ("sms4sats_async", "sms4sats_async.Sms4SatsClient", "sms4sats_async.simulator")
+DOORS = (
+    "sms4sats_async",
+    "sms4sats_async.Sms4SatsClient",
+    "sms4sats_async.progress",
+    "sms4sats_async.simulator",
+    "sms4sats_async.testing",
+)
 
 
 class Docstring(GoogleDocstring):
@@ -167,6 +179,20 @@ def label_cells(_app: Sphinx, tree: nodes.document) -> None:
                     cell.insert(0, nodes.paragraph("", label, classes=["label"]))
 
 
+def import_for_types() -> None:
+    """Import what the rooms import for the type checkers alone, so that annotations can be read."""
+    for name, room in list(sys.modules.items()):
+        if name.partition(".")[0] == sms4sats_async.__name__:
+            for node in ast.parse(inspect.getsource(room)).body:
+                if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                    imports = ast.Module(node.body, type_ignores=[])
+                    exec(compile(imports, name, "exec"), vars(room))  # noqa: S102 - our own source
+    # Of a class Sphinx reads the annotations as they stand, be they text or not.
+    for kind in MADE_BY_USERS:
+        if not attrs.has(kind):
+            kind.__init__.__annotations__ = typing.get_type_hints(kind.__init__)
+
+
 def read_constants() -> None:
     """Let autodoc find at the door what is said of a constant where it is defined."""
     door = ModuleAnalyzer.for_module(sms4sats_async.__name__)
@@ -184,6 +210,7 @@ def setup(app: Sphinx) -> None:
     napoleon.GoogleDocstring = Docstring
     (attributes,) = (field for field in PyObject.doc_field_types if field.name == "variable")
     attributes.label = "Attributes"
+    import_for_types()
     read_constants()
     app.connect("autodoc-process-signature", show_signature)
     # After autodoc has added the types (500).
