@@ -170,7 +170,11 @@ class CancelQueue:
 
     def _arm(self, armed: _Armed) -> None:
         before = self._armed.get(armed.order_id)
-        is_same = before is not None and abs(before.due - armed.due) < _CLOCKS_DIFFER
+        is_same = (
+            before is not None
+            and before.created_at == armed.created_at
+            and abs(before.due - armed.due) < _CLOCKS_DIFFER
+        )
         if is_same or armed.order_id in self._busy:
             return
         self._armed[armed.order_id] = armed
