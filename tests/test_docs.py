@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
 MODULE = re.compile(r"\.\. currentmodule:: ([\w.]+)")
-DIRECTIVE = re.compile(r"\.\. auto(?:class|exception|function|method|data):: ([\w.]+)")
+DIRECTIVE = re.compile(r"\.\. auto(?:class|exception|function|method|property|data):: ([\w.]+)")
 
 CODE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1[`~]* *$|`[^`]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)|<(\w+:[^\s>]+)>")
@@ -72,9 +72,11 @@ def test_every_endpoint_is_among_what_is_known_of_the_service() -> None:
         assert re.search(rf"`{endpoint.method} {re.escape(endpoint.path)}[?`]", page)
 
 
-def test_the_states_are_drawn_from_the_table() -> None:
-    """docs/states.md and docs/states.svg are what tools/draw_states.py writes."""
-    tool = runpy.run_path(str(ROOT / "tools" / "draw_states.py"))
+@pytest.mark.parametrize("name", ["draw_states", "draw_sequence"])
+def test_the_drawings_are_what_the_tools_draw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states from the one table, and who tells whom what."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
 
     for path, content in tool["written"]().items():
         assert path.read_text("utf-8") == content, "run `make docs`"
@@ -84,8 +86,9 @@ def test_the_pages_fetch_nothing() -> None:
     """No page, style or setting of ours names anything that a browser would fetch elsewhere."""
     assert not re.search(r"intersphinx|https?:", (DOCS / "conf.py").read_text("utf-8"))
     assert not re.search(r"@import|url\(", (DOCS / "_static" / "page.css").read_text("utf-8"))
-    svg = (DOCS / "states.svg").read_text("utf-8")
-    assert re.findall(r"https?://[^\"]+", svg) == ["http://www.w3.org/2000/svg"]
+    for svg in DOCS.glob("*.svg"):
+        addresses = re.findall(r"https?://[^\"]+", svg.read_text("utf-8"))
+        assert addresses == ["http://www.w3.org/2000/svg"]
 
 
 def documents() -> dict[str, str]:

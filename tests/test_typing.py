@@ -44,6 +44,8 @@ from sms4sats_async import (
     parse_webhook,
 )
 
+NO_COROUTINES = {"__init__", "watch_order", "open_order", "resume", "cancel_orders"}
+
 # --- the signatures -------------------------------------------------------------------------------
 
 # DESIGN's door, word for word, and `retry=` where a call is one request ("every call takes it").
@@ -86,7 +88,6 @@ SIGNATURES = {
     "get_balance": "self, *, retry=None",
     "get_history": "self, *, retry=None",
 }
-NO_COROUTINES = {"__init__", "watch_order"}
 
 
 def shape(function: object) -> list[tuple[str, object, object]]:
