@@ -100,14 +100,13 @@ class World:
         """Let a bot live until it says `point`, or for a random time, and a moment more."""
         self.simulator.script("/createorder", *self.draw.choices(CREATE_FAULTS, k=3))
         self.simulator.script("/cancelorder", *self.draw.choices(CANCEL_FAULTS, k=3))
-        last = ""
         with self.bot(orders=MANY) as lines:
             until = time.monotonic() + self.draw.uniform(0.3, 1.5)
-            for last in lines:
-                if last.startswith(point) or (point == ANY and time.monotonic() > until):
+            for line in lines:
+                if line.startswith(point) or (point == ANY and time.monotonic() > until):
                     time.sleep(self.draw.uniform(0, 0.015))
-                    break
-        return last[: len(point)] if last.startswith(point) else last
+                    return point if line.startswith(point) else line
+        raise AssertionError("the bot ended by itself")
 
     def live_to_the_end(self) -> None:
         """Let a bot live until its journal holds nothing that is pending."""
