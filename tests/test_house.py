@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"errors"}),
     frozenset({"events", "invoice", "_arguments", "_lifecycle"}),
-    frozenset({"retry", "_decode", "_transport", "journal"}),
+    frozenset({"retry", "_decode", "_logging", "_transport", "journal"}),
     frozenset({"_operations"}),
     frozenset({"_exchange"}),
     frozenset({"_watching"}),
