@@ -91,9 +91,6 @@ async def test_a_failure_gives_nothing_away(
     caplog.set_level(1)
     events: list[Event] = []
     limit = 0.05 if failure.error is RequestTimeoutError else 2
-    if "handshake" in failure.name and adapter in {"httpx", "httpx2"}:
-        # Time for httpx to give up by itself: cancelled in a handshake, it forgets the socket.
-        limit = 1.0
     with failure.door() as place:
         async with opened(
             adapter,

@@ -7,7 +7,9 @@ import logging
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
 
 from sms4sats_async._secrets import hide_order_ids, mask, quote
 from sms4sats_async._wire import Response
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 _ORDER_ID: Final = re.compile(r"(orderId=)([^&\s]+)")
 _NOT_SENT: Final = RequestOutcome.NOT_SENT
+
+CLEAN_UP: Final = 1.0
+"""Seconds that throwing away a broken connection may take."""
 
 
 class Errors:
@@ -100,6 +105,29 @@ def order_ids_hidden() -> Generator[None]:
         _UNDER_WAY.reset(token)
 
 
+class Handshake:
+    """The socket whose TLS handshake is under way, as httpx's `trace` extension shows it.
+
+    httpcore forgets a socket whose handshake is cancelled, open as it is.
+    """
+
+    def __init__(self) -> None:
+        self._socket: Any = None
+
+    async def note(self, event: str, info: dict[str, Any]) -> None:
+        """Keep the socket from the connect on until it is httpcore's own business."""
+        if event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"]
+        elif event.endswith(".start_tls.complete"):
+            self._socket = None
+
+    async def close(self) -> None:
+        """Close the socket, even while the task is being cancelled; bounded in time."""
+        if self._socket is not None:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
+                await self._socket.aclose()
+
+
 class HttpxTransport:
     """An `AsyncClient` that the caller owns; it is used as it is and never closed.
 
@@ -124,6 +152,10 @@ class HttpxTransport:
         adds to its owner's own requests.
         """
         connect = timeout * CONNECT_SHARE
+        extensions: dict[str, Any] = {"timeout": {"connect": connect, "pool": connect}}
+        handshake = Handshake()
+        if self._root.startswith("https"):
+            extensions["trace"] = handshake.note
         try:
             with order_ids_hidden():
                 answer = await self._client.send(
@@ -132,7 +164,7 @@ class HttpxTransport:
                         self._root + request.target,
                         headers=self._headers.of(request),
                         content=request.body,
-                        extensions={"timeout": {"connect": connect, "pool": connect}},
+                        extensions=extensions,
                     ),
                     stream=True,
                     auth=None,
@@ -147,10 +179,13 @@ class HttpxTransport:
                         body = await read_body(stream, status=answer.status_code)
                 finally:
                     await answer.aclose()
-        except self._errors.caught as error:
-            raise self._errors.translate(error) from error
-        except RuntimeError as error:
-            raise _unusable(error) from error
+        except BaseException as error:
+            await handshake.close()
+            if isinstance(error, self._errors.caught):
+                raise self._errors.translate(error) from error
+            if isinstance(error, RuntimeError):
+                raise _unusable(error) from error
+            raise
         return Response(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
