@@ -146,8 +146,8 @@ def test_a_wait_runs_from_its_event_to_its_end() -> None:
 def test_a_bar_stays_a_little_for_the_request_that_follows() -> None:
     row = folded(waiting(100))
 
-    assert row.waits(NOW + 102)
-    assert not row.waits(NOW + 104)
+    assert row.waits(NOW + 100.9)
+    assert not row.waits(NOW + 101)
 
 
 @pytest.mark.parametrize(
@@ -402,8 +402,8 @@ def test_a_wait_is_a_bar_with_the_time_left(
 
     half = text_of(page)
     assert first.startswith("0123…cdef: money held\n")
-    assert "2:00 left money held" in first
-    assert "1:00 left money held\n  too young" in half
+    assert "2:00 left\n  money held; too young" in first
+    assert "1:00 left\n  money held; too young" in half
     assert half.count("━") + half.count("╸") == 12
 
 
@@ -421,7 +421,7 @@ def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
     shown: Progress, screen: Terminal, page: Screen, clock: ManualClock
 ) -> None:
     shown(waiting(120))
-    clock.step_wall(122)
+    clock.step_wall(120.9)
     assert screen.frame()
     assert "0:00 left" in text_of(page)
 
@@ -450,8 +450,23 @@ def test_a_failed_attempt_stands_above_the_bar(shown: Progress, page: Screen) ->
 
     told = text_of(page)
     assert "cancel_order attempt 1 of 4 failed, next in 8.0 s: no answer" in told
-    assert "0:08 left ordered" in told
-    assert "cancel_order attempt 2 of 4 comes next" in told
+    assert "0:08 left\n  ordered; cancel_order attempt 2 of 4 comes next" in told
+
+
+def test_foreign_text_is_text_in_the_terminal(
+    shown: Progress, screen: Terminal, page: Screen
+) -> None:
+    hostile = "[b]\x1b[2J" + "0" * 60
+    shown(Waiting(hostile, datetime.fromtimestamp(NOW + 9, UTC), "[link=http://x]reason"))
+    shown(AttemptFailed(hostile, "cancel_order", 1, 4, TransportError("\x1b]8;;[red]"), None))
+    screen.frame()
+
+    told = page.getvalue()
+    assert "\x1b[2J" not in told
+    assert "\x1b]8" not in told
+    assert "[b]�…0000" in told
+    assert "ordered; [link=http://x]reason" in told
+    assert "failed: �]8;;[red]" in told
 
 
 def test_no_color_is_honoured_and_colours_are_used_else(

@@ -124,8 +124,8 @@ class Terminal:
                 finished_style="dark_orange",
             )
             left = Text(f"{minutes(row.left(now))} left", style="bold")
-            line.add_row(Text(row.name, style="dim"), bar, left, Text(row.state))
-            parts += [line, Text(f"  {row.reason}", style="dim")]
+            line.add_row(Text(row.name), bar, left)
+            parts += [line, Text(f"  {row.state}; {row.reason}", style="dim")]
         if len(bars) > most:
             parts.append(Text(f"and {len(bars) - most} more", style="dim"))
         return Group(*parts)
