@@ -19,7 +19,7 @@ DOOR = "__init__"
 
 # From the ground up. A room is a file, or a folder whose files may import each other.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"_wire", "_clock", "_secrets"}),
+    frozenset({"_wire", "_clock", "_secrets", "_bolt11", "_html"}),
     frozenset({"models"}),
     frozenset({"errors"}),
     frozenset({"events", "invoice", "_arguments", "_lifecycle"}),
