@@ -12,25 +12,25 @@ _NO_SEGNO: Final = "For a QR code of the invoice: pip install 'sms4sats-async[no
 
 _LONG: Final = 48  # hours
 
-# Colours are the notebook's own, whatever its theme. Each display brings the style along, since
-# nobody knows which of them the page still has.
+# Colours are the notebook's own, whatever its theme. JupyterLab has styles of its own for lists of
+# definitions and for cells: so these facts are no such list, and the rules for cells outrank its.
+# Each display brings the style along, since nobody knows which of them the page still has.
 _STYLE: Final = """
 .sms4sats { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; line-height: 1.5 }
 .sms4sats .title { font-weight: bold; margin-bottom: 4px }
-.sms4sats dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0 }
-.sms4sats dt { opacity: .7; font-weight: normal }
-.sms4sats dd { margin: 0 }
+.sms4sats .facts { display: grid; grid-template-columns: max-content auto; gap: 2px 16px }
+.sms4sats .name { opacity: .7 }
 .sms4sats .big { font-size: 160%; font-weight: bold; letter-spacing: .05em }
 .sms4sats details { max-width: 36em; overflow-wrap: anywhere }
 .sms4sats summary { cursor: pointer }
 .sms4sats small { opacity: .7 }
 .sms4sats svg { width: 240px; height: 240px }
 .sms4sats .scroll { max-height: 340px; overflow: auto }
-.sms4sats table { border-collapse: collapse; margin: 0 }
-.sms4sats th, .sms4sats td { padding: 3px 12px; text-align: left; border: 0 }
-.sms4sats th { position: sticky; top: 0; background: var(--jp-layout-color0, Canvas) }
-.sms4sats tr { border-bottom: 1px solid rgba(128, 128, 128, .25) }
-.sms4sats .number { text-align: right; font-variant-numeric: tabular-nums }
+.sms4sats .scroll table { border-collapse: collapse; margin: 0 }
+.sms4sats .scroll th, .sms4sats .scroll td { padding: 3px 12px; text-align: left; border: 0 }
+.sms4sats .scroll th { position: sticky; top: 0; background: var(--jp-layout-color0, Canvas) }
+.sms4sats .scroll tr { border-bottom: 1px solid rgba(128, 128, 128, .25) }
+.sms4sats .scroll .number { text-align: right; font-variant-numeric: tabular-nums }
 """
 
 
@@ -49,11 +49,11 @@ def card(
     if big is not None:
         parts.append(f'<div class="big">{_text(big)}</div>')
     rows = (
-        f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>"
+        f'<div class="name">{_text(name)}</div><div>{_text(value)}</div>'
         for name, value in facts.items()
         if value is not None
     )
-    parts.append(f"<dl>{''.join(rows)}</dl>")
+    parts.append(f'<div class="facts">{"".join(rows)}</div>')
     if pay is None:
         return _page(f"<div>{''.join(parts)}</div>")
     parts.append(

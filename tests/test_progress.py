@@ -645,14 +645,20 @@ def test_an_order_that_has_ended_has_its_last_line_and_no_bar(
 
 
 def test_the_next_cell_has_a_display_of_its_own(cells: Cells, in_notebook: Progress) -> None:
-    in_notebook(CREATED)
+    in_notebook(polled(HELD))
     cells.execution_count = 2
     in_notebook(waiting(120))
 
     first, second = cells.displays
     assert (len(first), len(second)) == (1, 1)
-    assert "ordered" in first[0]["text/plain"]
+    assert "money held" in first[0]["text/plain"]
     assert second[0]["text/plain"] == "0123…cdef: 2:00 left, too young"
+
+
+def test_an_order_is_left_to_its_own_display(cells: Cells, in_notebook: Progress) -> None:
+    in_notebook(CREATED)
+
+    assert cells.displays == []
 
 
 def test_what_waits_in_the_background_stays_in_its_cell(
