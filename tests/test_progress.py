@@ -402,8 +402,8 @@ def test_a_wait_is_a_bar_with_the_time_left(
 
     half = text_of(page)
     assert first.startswith("0123…cdef: money held\n")
-    assert "2:00 left\n  money held; too young" in first
-    assert "1:00 left\n  money held; too young" in half
+    assert "2:00 left money held\n  too young" in first
+    assert "1:00 left money held\n  too young" in half
     assert half.count("━") + half.count("╸") == 12
 
 
@@ -431,6 +431,24 @@ def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
     assert "left" not in text_of(page)
 
 
+@pytest.mark.usefixtures("by_hand")
+def test_a_narrow_terminal_has_a_shorter_bar_and_no_third_line(
+    page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    screen = Terminal(page, clock.now)
+    row = folded(polled(NUMBERED), waiting(120))
+    screen.show([row], row, waiting(120))
+    text_of(page)
+    screen.frame()
+
+    bar, reason = text_of(page).splitlines()
+    screen.close()
+    assert bar.split() == ["0123…cdef", "2:00", "left", "number", "+15551234…"]
+    assert len(bar) == 50
+    assert reason.strip() == "too young"
+
+
 def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
     shown: Progress, screen: Terminal, page: Screen
 ) -> None:
@@ -445,12 +463,22 @@ def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
     assert lines.count("\n") < 24
 
 
+def test_the_pause_of_a_call_ends_with_the_order_that_it_made(
+    shown: Progress, screen: Terminal
+) -> None:
+    shown(failed(1, 90, order_id=None))
+    assert screen.frame()
+
+    shown(CREATED)
+    assert not screen.frame()
+
+
 def test_a_failed_attempt_stands_above_the_bar(shown: Progress, page: Screen) -> None:
     shown(failed(1, 8))
 
     told = text_of(page)
     assert "cancel_order attempt 1 of 4 failed, next in 8.0 s: no answer" in told
-    assert "0:08 left\n  ordered; cancel_order attempt 2 of 4 comes next" in told
+    assert "0:08 left ordered\n  cancel_order attempt 2 of 4 comes next" in told
 
 
 def test_foreign_text_is_text_in_the_terminal(
@@ -465,7 +493,7 @@ def test_foreign_text_is_text_in_the_terminal(
     assert "\x1b[2J" not in told
     assert "\x1b]8" not in told
     assert "[b]�…0000" in told
-    assert "ordered; [link=http://x]reason" in told
+    assert "[link=http://x]reason" in told
     assert "failed: �]8;;[red]" in told
 
 
