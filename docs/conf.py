@@ -20,7 +20,7 @@ from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import stringify_annotation
 
 import sms4sats_async
-from sms4sats_async import simulator
+from sms4sats_async import progress, simulator
 
 project = "sms4sats-async"
 release = version_of(project)
@@ -65,6 +65,7 @@ MADE_BY_USERS = {
     sms4sats_async.CancelScheduler,
     sms4sats_async.MemoryJournal,
     sms4sats_async.SqliteJournal,
+    progress.Progress,
     simulator.Behaviour,
     simulator.ManualClock,
     simulator.ScaledClock,
