@@ -53,7 +53,7 @@ docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
 	@$(SPHINX)
 	@echo '==> docs/_build/html/index.html'
 
-# About two minutes. Other work on the machine widens the spread that the table shows.
+# About five minutes. Other work on the machine widens the spread that the table shows.
 bench: $(VENV)/.dev ## Measure what the library costs beside httpx; no figure fails anything
 	@$(PY) bench/run.py
 
