@@ -34,8 +34,19 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".venv-wheel"
 LOCK = ROOT / "requirements" / "test.txt"
 # What the tests read: their settings are in pyproject.toml, and the documents are tested too, with
-# what one of the tools writes into them.
-COPIED = ("tests", "pyproject.toml", "Makefile", "README.md", "docs", "examples", "tools")
+# what one of the tools writes into them, and the workflows.
+COPIED = (
+    "tests",
+    "pyproject.toml",
+    "Makefile",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs",
+    "examples",
+    "tools",
+    ".github",
+)
 
 # Asked of a Python: its version, short and in full (`venv`: Debian has Pythons without it)...
 WHICH = "import sys, venv; v = sys.version_info; print('%d.%d %d.%d.%d' % (*v[:2], *v[:3]))"

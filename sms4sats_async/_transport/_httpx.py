@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, cast
 
 from sms4sats_async._secrets import hide_order_ids, mask, quote
@@ -15,6 +17,7 @@ from sms4sats_async.models import RequestOutcome
 from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import ModuleType
 
     import httpx
@@ -55,10 +58,15 @@ class Errors:
         return translate(error, self._rules, self._timeouts)
 
 
+_UNDER_WAY: Final = ContextVar("a request of this library is under way", default=False)
+
+
 class _HideOrderIds(logging.Filter):
-    """Takes order ids out of the lines that httpx and httpcore write about each request."""
+    """Takes order ids out of the lines that httpx and httpcore write about our requests."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if not _UNDER_WAY.get():
+            return True
         line = record.getMessage()
         hidden = hide_order_ids(_ORDER_ID.sub(lambda found: found[1] + mask(found[2]), line))
         if hidden != line:
@@ -71,7 +79,7 @@ _HTTPCORE_LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
 
 
 def hide_order_ids_in_logs(library: str) -> None:
-    """Keep order ids out of what a library logs.
+    """Keep the order ids of our requests out of what a library logs.
 
     httpx writes the whole URL of each request at INFO, and httpcore the headers of each answer at
     DEBUG, `Location` included. A filter acts on the logger that it stands on and on no other;
@@ -80,6 +88,16 @@ def hide_order_ids_in_logs(library: str) -> None:
     names = [f"{library}.{part}" for part in _HTTPCORE_LOGGERS]
     for name in names if library.startswith("httpcore") else [library]:
         logging.getLogger(name).addFilter(_HIDE_ORDER_IDS)
+
+
+@contextmanager
+def order_ids_hidden() -> Generator[None]:
+    """Hide order ids in the lines that this task makes a library write; in nobody else's."""
+    token = _UNDER_WAY.set(True)
+    try:
+        yield
+    finally:
+        _UNDER_WAY.reset(token)
 
 
 class HttpxTransport:
@@ -107,27 +125,28 @@ class HttpxTransport:
         """
         connect = timeout * CONNECT_SHARE
         try:
-            answer = await self._client.send(
-                self._library.Request(
-                    request.method,
-                    self._root + request.target,
-                    headers=self._headers.of(request),
-                    content=request.body,
-                    extensions={"timeout": {"connect": connect, "pool": connect}},
-                ),
-                stream=True,
-                auth=None,
-                follow_redirects=False,
-            )
-            try:
-                # A hook of the caller's may have read the answer before us.
-                if answer.is_stream_consumed:
-                    body = await answer.aread()
-                else:
-                    stream = cast("httpx.AsyncByteStream", answer.stream)
-                    body = await read_body(stream, status=answer.status_code)
-            finally:
-                await answer.aclose()
+            with order_ids_hidden():
+                answer = await self._client.send(
+                    self._library.Request(
+                        request.method,
+                        self._root + request.target,
+                        headers=self._headers.of(request),
+                        content=request.body,
+                        extensions={"timeout": {"connect": connect, "pool": connect}},
+                    ),
+                    stream=True,
+                    auth=None,
+                    follow_redirects=False,
+                )
+                try:
+                    # A hook of the caller's may have read the answer before us.
+                    if answer.is_stream_consumed:
+                        body = await answer.aread()
+                    else:
+                        stream = cast("httpx.AsyncByteStream", answer.stream)
+                        body = await read_body(stream, status=answer.status_code)
+                finally:
+                    await answer.aclose()
         except self._errors.caught as error:
             raise self._errors.translate(error) from error
         except RuntimeError as error:

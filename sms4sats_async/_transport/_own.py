@@ -20,7 +20,7 @@ import httpx
 from sms4sats_async._wire import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
-from ._httpx import Errors, hide_order_ids_in_logs
+from ._httpx import Errors, hide_order_ids_in_logs, order_ids_hidden
 from ._seam import CONNECT_SHARE, Headers, read_body
 
 if TYPE_CHECKING:
@@ -132,10 +132,11 @@ class OwnTransport:
                 extensions=extensions,
             )
             asked.url = _Url(self._root, request.target)
-            answer = await connection.transport.handle_async_request(asked)
-            stream = cast("httpx.AsyncByteStream", answer.stream)
-            body = await read_body(stream, status=answer.status_code)
-            await stream.aclose()
+            with order_ids_hidden():
+                answer = await connection.transport.handle_async_request(asked)
+                stream = cast("httpx.AsyncByteStream", answer.stream)
+                body = await read_body(stream, status=answer.status_code)
+                await stream.aclose()
         except BaseException as error:
             await connection.close()
             if isinstance(error, _ERRORS.caught):
