@@ -2,8 +2,9 @@
 
     python examples/many_orders.py 187/tg germany/wa --wait 300 > codes.csv
 
-The invoices are shown on stderr; pay them with any wallet. A script that is broken off leaves its
-orders in the journal: run it again, with or without new orders, and it asks for their money back.
+The invoices are shown on stderr; pay them with any wallet. A script that is broken
+off leaves its orders in the journal: run it again, with or without new orders, and it
+asks for their money back.
 
     pip install sms4sats-async
 """

@@ -4,12 +4,13 @@
     GET     /codes   where the order stands: the number to use, and then the code
     DELETE  /codes   the customer gives up: the money comes back as soon as that is allowed
 
-The last two name the order in the header `Authorization: Bearer <order id>`, and not in the
-address, which stands in every log on the way: whoever has the id can read the code.
+The last two name the order in the header `Authorization: Bearer <order id>`, and not
+in the address, which stands in every log on the way: whoever has the id can read the
+code.
 
-An order that has no code after five minutes is cancelled by the scheduler, whether anybody still
-asks for it or not. A service that is stopped cancels what is open; what is too young for that
-stays in the journal, and is taken up by the next start.
+An order that has no code after five minutes is cancelled by the scheduler, whether
+anybody still asks for it or not. A service that is stopped cancels what is open; what
+is too young for that stays in the journal, and is taken up by the next start.
 
     pip install sms4sats-async fastapi uvicorn
     python examples/service.py

@@ -4,9 +4,9 @@
     /back              no code wanted any more: asks for the money back
     /resume <id>       takes an order up again, after the bot was started anew
 
-While the bot runs, each order is an `async with`: however it is left, the money is asked back
-unless the code came. A bot that is stopped leaves young orders in the journal, and its next start
-gives their money back.
+While the bot runs, each order is an `async with`: however it is left, the money is
+asked back unless the code came. A bot that is stopped leaves young orders in the
+journal, and its next start gives their money back.
 
     pip install sms4sats-async aiogram
     TELEGRAM_BOT_TOKEN=... python examples/telegram_bot.py
