@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, _operations, progress, simulator
+from sms4sats_async import Sms4SatsClient, _operations, progress, simulator, testing
 from sms4sats_async._operations import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +56,7 @@ def test_every_public_name_has_one_place_in_the_reference() -> None:
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
+        *(f"sms4sats_async.testing.{name}" for name in testing.__all__),
     ]
 
     assert described() == Counter(expected)
