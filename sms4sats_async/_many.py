@@ -42,7 +42,7 @@ _LONGEST_NAP: Final = 5.0
 """Seconds that the timer sleeps at most: only the wall clock knows that a laptop was asleep."""
 
 _JUMP: Final = 1.0
-"""Seconds by which the wall clock is ahead of the monotonic one when the machine was asleep."""
+"""Seconds by which the wall clock gets ahead of the monotonic one if the machine was asleep."""
 
 _CLOCKS_DIFFER: Final = 0.001
 
@@ -63,22 +63,22 @@ class _Armed(NamedTuple):
 class _Passed:
     """Seconds that have surely passed, a suspended machine's sleep included.
 
-    It goes with the monotonic clock, and jumps where the wall clock does: forward, because time
-    passed that the other did not see. A wall clock that is set back changes nothing.
+    It goes with the monotonic clock, and jumps where the wall clock is farther ahead of that than
+    it ever was: time passed that the other did not see. So a wall clock that is set back changes
+    nothing, nor one that is set right again after it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._asleep = 0.0
         self._ahead = clock.now() - clock.monotonic()
 
     def __call__(self) -> float:
+        # In this order, because a pause between the two must not look like a jump.
+        wall = self._clock.now()
         steady = self._clock.monotonic()
-        jump = self._clock.now() - steady - self._ahead
-        if abs(jump) > _JUMP:
-            self._ahead += jump
-            self._asleep += max(jump, 0.0)
-        return steady + self._asleep
+        if wall - steady > self._ahead + _JUMP:
+            self._ahead = wall - steady
+        return steady + self._ahead
 
 
 class CancelResults:
