@@ -298,7 +298,6 @@ class CancelQueue:
         while True:
             armed = self._take()
             if armed is None:
-                # The timer sees to what comes later.
                 self._wake()
                 woken = anyio.Event()
                 self._idle.append(woken)
@@ -318,9 +317,12 @@ class CancelQueue:
         heappop(self._heap)
         del self._armed[first.order_id]
         self._busy.add(first.order_id)
-        # One wakes the next, so that a hundred do not begin in one turn of the event loop.
+        # One wakes the next, so that a hundred do not begin in one turn of the event loop. The timer
+        # sees to what comes later: this one may take a minute.
         if self._heap and self._heap[0].due <= now:
             self._wake_a_worker()
+        else:
+            self._wake()
         return first
 
     async def _cancel(self, armed: _Armed) -> None:
