@@ -142,7 +142,8 @@ class CancelQueue:
         self._heap: list[_Armed] = []
         # An entry of the heap that does not stand here was replaced, or taken out.
         self._armed: dict[str, _Armed] = {}
-        self._busy: set[str] = set()
+        # Being cancelled; and what is wanted of them after that, which `add` and `remove` may change.
+        self._busy: dict[str, _Armed | None] = {}
         self._steps: dict[str, CancelSteps] = {}
         self._owner = secrets.token_hex(8)
         self._listeners: weakref.WeakSet[CancelResults] = weakref.WeakSet()
@@ -157,7 +158,9 @@ class CancelQueue:
         )
 
     def add(self, order_id: str, *, created_at: float, due: float) -> None:
-        """Arm an order; again, to change its time. One that is being cancelled is left to that.
+        """Arm an order; again, to change its time.
+
+        The request of one that is being cancelled goes on; the time counts if that is refused.
 
         Args:
             order_id: The order.
@@ -169,13 +172,16 @@ class CancelQueue:
         self._arm(_Armed(self._passed() + wait, order_id, min(created_at, now)))
 
     def _arm(self, armed: _Armed) -> None:
+        if armed.order_id in self._busy:
+            self._busy[armed.order_id] = armed
+            return
         before = self._armed.get(armed.order_id)
         is_same = (
             before is not None
             and before.created_at == armed.created_at
             and abs(before.due - armed.due) < _CLOCKS_DIFFER
         )
-        if is_same or armed.order_id in self._busy:
+        if is_same:
             return
         self._armed[armed.order_id] = armed
         heappush(self._heap, armed)
@@ -185,22 +191,21 @@ class CancelQueue:
         if self._heap[0] is armed:
             self._wake()
 
-    def remove(self, order_id: str) -> bool:
-        """Take an order out, and tell whether it was in.
+    def remove(self, order_id: str) -> None:
+        """Take an order out.
 
         The request of one that is being cancelled goes on, and is not repeated.
         """
-        was_in = self._armed.pop(order_id, None) is not None or order_id in self._busy
-        self._busy.discard(order_id)
+        self._armed.pop(order_id, None)
         self._steps.pop(order_id, None)
-        self._wake()
-        return was_in
+        if order_id in self._busy:
+            self._busy[order_id] = None
 
     def __len__(self) -> int:
-        return len(self._armed) + len(self._busy)
+        return len(self._armed) + len(self._busy) - list(self._busy.values()).count(None)
 
     def __contains__(self, order_id: str) -> bool:
-        return order_id in self._armed or order_id in self._busy
+        return order_id in self._armed or self._busy.get(order_id) is not None
 
     def listen(self, start: Callable[[], None] | None = None) -> CancelResults:
         """Return an iterator over the results from now on."""
@@ -306,7 +311,7 @@ class CancelQueue:
             try:
                 await self._cancel(armed)
             finally:
-                self._busy.discard(armed.order_id)
+                self._busy.pop(armed.order_id, None)
 
     def _take(self) -> _Armed | None:
         """Return an order that is due, and see to it that the next one is taken too."""
@@ -316,7 +321,7 @@ class CancelQueue:
             return None
         heappop(self._heap)
         del self._armed[first.order_id]
-        self._busy.add(first.order_id)
+        self._busy[first.order_id] = first
         # One wakes the next, so that a hundred do not begin in one turn of the event loop. The timer
         # sees to what comes later: this one may take a minute.
         if self._heap and self._heap[0].due <= now:
@@ -334,7 +339,7 @@ class CancelQueue:
             return
         if entry is not None and entry.claimed_by != self._owner:
             wait = max((entry.claimed_until or 0.0) - self._clock.now(), _CLOCKS_DIFFER)
-            self._again(armed._replace(due=self._passed() + wait))
+            self._again(order_id, after=wait)
             return
         try:
             result = await self._step(armed)
@@ -360,9 +365,8 @@ class CancelQueue:
         if not self._patient and steps.refusal is not None:
             return await self._failed(order_id, steps.refusal, steps)
         await self._recorder.note(order_id, given_up)
-        if order_id in self._busy:
+        if self._again(order_id, after=done - steps.age()):
             self._steps[order_id] = steps
-            self._again(armed._replace(due=self._passed() + done - steps.age()))
         return None
 
     async def _failed(
@@ -378,9 +382,13 @@ class CancelQueue:
             await self._recorder.note(order_id, given_up)
         return CancelResult(order_id, outcome, None, None, error, error.attempts)
 
-    def _again(self, armed: _Armed) -> None:
-        self._busy.discard(armed.order_id)
-        self._arm(armed)
+    def _again(self, order_id: str, *, after: float) -> bool:
+        """Arm an order for so many seconds later, or for later still; tell whether it is wanted."""
+        wanted = self._busy.pop(order_id)
+        if wanted is None:
+            return False
+        self._arm(wanted._replace(due=max(wanted.due, self._passed() + after)))
+        return True
 
     def _tell(self, result: CancelResult) -> None:
         for listener in self._listeners:
