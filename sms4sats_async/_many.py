@@ -310,6 +310,9 @@ class CancelQueue:
                 continue
             try:
                 await self._cancel(armed)
+            except BaseException:  # ended from outside; a `run` that comes later goes on
+                self._again(armed.order_id, after=0.0)
+                raise
             finally:
                 self._busy.pop(armed.order_id, None)
 
@@ -333,27 +336,28 @@ class CancelQueue:
     async def _cancel(self, armed: _Armed) -> None:
         """Take the next step of one order; tell how it ended, or arm it again."""
         order_id = armed.order_id
-        entry = await self._claim(order_id)
-        if entry is not None and not entry.pending:
-            self._tell(_result_in(order_id, entry))
-            return
-        if entry is not None and entry.claimed_by != self._owner:
-            wait = max((entry.claimed_until or 0.0) - self._clock.now(), _CLOCKS_DIFFER)
-            self._again(order_id, after=wait)
-            return
         try:
-            result = await self._step(armed)
+            entry = await self._claim(order_id)
+            if entry is not None and not entry.pending:
+                result: CancelResult | None = _result_in(order_id, entry)
+            elif entry is not None and (wait := self._wait_for(entry)) > 0:
+                return self._again(order_id, after=wait)
+            else:
+                result = await self._step(armed)
         except BaseException:  # ended from outside: another scheduler may go on at once
-            await self._recorder.note(order_id, given_up)
+            await self._give_up(order_id)
             raise
         if result is not None:
             self._tell(result)
+        return None
 
     async def _step(self, armed: _Armed) -> CancelResult | None:
         order_id = armed.order_id
-        steps = self._steps.pop(order_id, None) or CancelSteps(
-            self._exchange, order_id, created_at=armed.created_at, poll_interval=_POLL_INTERVAL
-        )
+        steps = self._steps.get(order_id)
+        if steps is None:
+            steps = self._steps[order_id] = CancelSteps(
+                self._exchange, order_id, created_at=armed.created_at, poll_interval=_POLL_INTERVAL
+            )
         try:
             done = await steps.next(self._retry)
         except Sms4SatsError as error:
@@ -364,10 +368,8 @@ class CancelQueue:
             return CancelResult(order_id, done.outcome, code, done.status, None, done.attempts)
         if not self._patient and steps.refusal is not None:
             return await self._failed(order_id, steps.refusal, steps)
-        await self._recorder.note(order_id, given_up)
-        if self._again(order_id, after=done - steps.age()):
-            self._steps[order_id] = steps
-        return None
+        await self._give_up(order_id)
+        return self._again(order_id, after=done - steps.age())
 
     async def _failed(
         self, order_id: str, error: Sms4SatsError, steps: CancelSteps
@@ -379,18 +381,17 @@ class CancelQueue:
             )
         await self._write_elsewhere(order_id, outcome, final=steps.final)
         if not steps.final:
-            await self._recorder.note(order_id, given_up)
+            await self._give_up(order_id)
         return CancelResult(order_id, outcome, None, None, error, error.attempts)
 
-    def _again(self, order_id: str, *, after: float) -> bool:
-        """Arm an order for so many seconds later, or for later still; tell whether it is wanted."""
-        wanted = self._busy.pop(order_id)
-        if wanted is None:
-            return False
-        self._arm(wanted._replace(due=max(wanted.due, self._passed() + after)))
-        return True
+    def _again(self, order_id: str, *, after: float) -> None:
+        """Arm an order for so many seconds later, or for later still, unless it was taken out."""
+        wanted = self._busy.pop(order_id, None)
+        if wanted is not None:
+            self._arm(wanted._replace(due=max(wanted.due, self._passed() + after)))
 
     def _tell(self, result: CancelResult) -> None:
+        self._steps.pop(result.order_id, None)
         for listener in self._listeners:
             listener.put(result)
         self._exchange.tell(CancelFinished(result.order_id, result))
@@ -405,12 +406,43 @@ class CancelQueue:
         """
         if self._recorder.journal is None:
             return None
-        change = claimed(self._owner, self._clock.now(), _LEASE)
+        now = self._clock.now()
+        claim = claimed(self._owner, now, _LEASE)
+
+        def change(entry: JournalEntry | None) -> JournalEntry | None:
+            put_off = entry is not None and self._put_off(entry, now) > 0
+            return entry if put_off else claim(entry)
+
         try:
             return (await self._recorder.write([(order_id, change)]))[0]
         except JournalError as error:
             self._recorder.complain(order_id, error)
             return None
+
+    def _put_off(self, entry: JournalEntry, now: float) -> float:
+        """Return for how long the journal puts an order off; whoever wrote it knows it newest."""
+        if entry.not_before is None or not self._patient:
+            return 0.0
+        return entry.not_before.timestamp() - now
+
+    def _wait_for(self, entry: JournalEntry) -> float:
+        """Return the seconds after which to look at the journal again, or none if that is mine."""
+        now = self._clock.now()
+        wait = self._put_off(entry, now)
+        if entry.claimed_by not in {None, self._owner}:
+            # It may be done long before its claim ends.
+            left = (entry.claimed_until or now) - now
+            wait = max(wait, min(left, _LONGEST_NAP), SHORTEST_SLEEP)
+        return wait
+
+    async def _give_up(self, order_id: str) -> None:
+        """Let another scheduler go on at once; its claim stands, where this one's has run out."""
+
+        def change(entry: JournalEntry | None) -> JournalEntry | None:
+            is_mine = entry is not None and entry.claimed_by == self._owner
+            return given_up(entry) if is_mine else entry
+
+        await self._recorder.note(order_id, change)
 
     async def _write_elsewhere(
         self,
