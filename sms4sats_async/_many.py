@@ -18,7 +18,7 @@ from anyio.lowlevel import current_token
 
 from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
-from .errors import ClientStateError, JournalError, Sms4SatsError
+from .errors import JournalError, Sms4SatsError
 from .events import CancelFinished, CancelResult
 from .journal.entry import claimed, given_up, seen, told
 from .models import Cancellation, CancelOutcome, RequestOutcome
@@ -147,7 +147,7 @@ class CancelQueue:
         self._steps: dict[str, CancelSteps] = {}
         self._owner = secrets.token_hex(8)
         self._listeners: weakref.WeakSet[CancelResults] = weakref.WeakSet()
-        self._running = False
+        self._to_the_end = False
         self._idle: deque[anyio.Event] = deque()
         self._changed = anyio.Event()
         self._nap: anyio.CancelScope | None = None
@@ -230,46 +230,36 @@ class CancelQueue:
             self._exchange.keep(loop.create_task(self._run_to_the_end()))
 
     async def _run_to_the_end(self) -> None:
+        self._to_the_end = True
         error: Exception | None = None
         try:
-            await self.run(to_the_end=True)
+            await self.run()
         except Exception as accident:  # noqa: BLE001 - carried to whoever iterates
             error = accident
-        self.end(error)
+        finally:
+            self.end(error)
 
     def end(self, error: Exception | None = None) -> None:
         """Tell whoever listens that no more will come."""
         for listener in self._listeners:
             listener.end(error)
 
-    async def run(self, *, to_the_end: bool = False) -> None:
-        """Cancel what is due, until the task is cancelled.
-
-        Args:
-            to_the_end: Or until every order is done, or nobody listens any more.
-
-        Raises:
-            ClientStateError: It runs already.
-        """
-        if self._running:
-            problem = "the scheduler runs already"
-            raise ClientStateError(problem)
-        self._running = True
+    async def run(self) -> None:
+        """Cancel what is due, until the task is cancelled, or the detached run is over."""
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(self._concurrency):
                     group.start_soon(self._work)
-                await self._keep_time(to_the_end=to_the_end)
+                await self._keep_time()
                 group.cancel_scope.cancel()  # all of them are idle
         finally:
-            self._running = False
             self._idle.clear()
 
     # --- the timer --------------------------------------------------------------------------------
 
-    async def _keep_time(self, *, to_the_end: bool) -> None:
+    async def _keep_time(self) -> None:
         """Wake a worker whenever an order is due."""
-        while not to_the_end or self._busy or (self._armed and self._listeners):
+        while self._busy or not self._is_over():
             self._changed = anyio.Event()
             first = self._first()
             left = 0.0 if first is None else first.due - self._passed()
@@ -280,6 +270,10 @@ class CancelQueue:
             if first is not None:
                 self._wake_a_worker()
             await self._changed.wait()
+
+    def _is_over(self) -> bool:
+        """Tell whether nothing more is to be begun."""
+        return self._to_the_end and not (self._armed and self._listeners)
 
     def _first(self) -> _Armed | None:
         """Return the order that is due next, or None if none waits."""
@@ -320,7 +314,7 @@ class CancelQueue:
         """Return an order that is due, and see to it that the next one is taken too."""
         now = self._passed()
         first = self._first()
-        if first is None or first.due > now:
+        if first is None or first.due > now or self._is_over():
             return None
         heappop(self._heap)
         del self._armed[first.order_id]
