@@ -157,7 +157,9 @@ class CancelQueue:
             total_timeout=_LONGEST_STEP if total is None else min(total, _LONGEST_STEP),
         )
 
-    def add(self, order_id: str, *, created_at: float, due: float) -> None:
+    def add(
+        self, order_id: str, *, created_at: float, minimum_age: float, not_before: float = 0.0
+    ) -> None:
         """Arm an order; again, to change its time.
 
         The request of one that is being cancelled goes on; the time counts if that is refused.
@@ -165,11 +167,15 @@ class CancelQueue:
         Args:
             order_id: The order.
             created_at: When it was made, in Unix seconds.
-            due: When to cancel it, in Unix seconds.
+            minimum_age: Seconds before which not to cancel it.
+            not_before: Nor before that, in Unix seconds.
         """
         now = self._clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        created_at = min(created_at, now)
+        due = max(created_at + minimum_age, not_before)
         wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
-        self._arm(_Armed(self._passed() + wait, order_id, min(created_at, now)))
+        self._arm(_Armed(self._passed() + wait, order_id, created_at))
 
     def _arm(self, armed: _Armed) -> None:
         if armed.order_id in self._busy:
@@ -259,7 +265,7 @@ class CancelQueue:
 
     async def _keep_time(self) -> None:
         """Wake a worker whenever an order is due."""
-        while self._busy or not self._is_over():
+        while self._busy or not self._to_the_end or self._first() is not None:
             self._changed = anyio.Event()
             first = self._first()
             left = 0.0 if first is None else first.due - self._passed()
@@ -271,12 +277,10 @@ class CancelQueue:
                 self._wake_a_worker()
             await self._changed.wait()
 
-    def _is_over(self) -> bool:
-        """Tell whether nothing more is to be begun."""
-        return self._to_the_end and not (self._armed and self._listeners)
-
     def _first(self) -> _Armed | None:
-        """Return the order that is due next, or None if none waits."""
+        """Return the order that is due next, or None if none waits, or nobody for the results."""
+        if self._to_the_end and not self._listeners:
+            return None
         while self._heap and self._armed.get(self._heap[0].order_id) is not self._heap[0]:
             heappop(self._heap)
         return self._heap[0] if self._heap else None
@@ -314,7 +318,7 @@ class CancelQueue:
         """Return an order that is due, and see to it that the next one is taken too."""
         now = self._passed()
         first = self._first()
-        if first is None or first.due > now or self._is_over():
+        if first is None or first.due > now:
             return None
         heappop(self._heap)
         del self._armed[first.order_id]

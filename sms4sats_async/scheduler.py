@@ -178,11 +178,12 @@ class CancelScheduler:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
 
     def _arm(self, order_id: str, created_at: datetime, not_before: datetime | None) -> None:
-        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
-        created = min(created_at, self._recorder.now()).timestamp()
-        allowed = created + self._minimum_age
-        due = allowed if not_before is None else max(allowed, not_before.timestamp())
-        self._queue.add(order_id, created_at=created, due=due)
+        self._queue.add(
+            order_id,
+            created_at=created_at.timestamp(),
+            minimum_age=self._minimum_age,
+            not_before=0.0 if not_before is None else not_before.timestamp(),
+        )
 
     def _write(self, order_id: str, change: Change) -> Awaitable[None]:
         if self._recorder.journal is not None:
