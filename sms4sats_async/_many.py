@@ -73,12 +73,21 @@ class _Passed:
         self._ahead = clock.now() - clock.monotonic()
 
     def __call__(self) -> float:
+        return self._steady_and_ahead()[0] + self._ahead
+
+    def after(self, seconds: float) -> float:
+        """Return what it will be when so many seconds have surely passed."""
+        steady, ahead = self._steady_and_ahead()
+        # Sleeps too short to be told from an unsteady clock may be counted later, all at once.
+        return steady + max(self._ahead, ahead) + seconds
+
+    def _steady_and_ahead(self) -> tuple[float, float]:
         # In this order, because a pause between the two must not look like a jump.
         wall = self._clock.now()
         steady = self._clock.monotonic()
         if wall - steady > self._ahead + _JUMP:
             self._ahead = wall - steady
-        return steady + self._ahead
+        return steady, wall - steady
 
 
 class CancelResults:
@@ -142,7 +151,7 @@ class CancelQueue:
         self._heap: list[_Armed] = []
         # An entry of the heap that does not stand here was replaced, or taken out.
         self._armed: dict[str, _Armed] = {}
-        # Being cancelled; and what is wanted of them after that, which `add` and `remove` may change.
+        # Those being cancelled, and what is wanted of each after that: the newest word on it.
         self._busy: dict[str, _Armed | None] = {}
         self._steps: dict[str, CancelSteps] = {}
         self._owner = secrets.token_hex(8)
@@ -175,7 +184,7 @@ class CancelQueue:
         created_at = min(created_at, now)
         due = max(created_at + minimum_age, not_before)
         wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
-        self._arm(_Armed(self._passed() + wait, order_id, created_at))
+        self._arm(_Armed(self._passed.after(wait), order_id, created_at))
 
     def _arm(self, armed: _Armed) -> None:
         if armed.order_id in self._busy:
@@ -323,8 +332,8 @@ class CancelQueue:
         heappop(self._heap)
         del self._armed[first.order_id]
         self._busy[first.order_id] = first
-        # One wakes the next, so that a hundred do not begin in one turn of the event loop. The timer
-        # sees to what comes later: this one may take a minute.
+        # One wakes the next, so that a hundred do not begin in one turn of the event loop. What
+        # comes later is the timer's, because this one may take a minute.
         if self._heap and self._heap[0].due <= now:
             self._wake_a_worker()
         else:
@@ -339,7 +348,8 @@ class CancelQueue:
             if entry is not None and not entry.pending:
                 result: CancelResult | None = _result_in(order_id, entry)
             elif entry is not None and (wait := self._wait_for(entry)) > 0:
-                return self._again(order_id, after=wait)
+                result = None
+                self._again(order_id, after=wait)
             else:
                 result = await self._step(armed)
         except BaseException:  # ended from outside: another scheduler may go on at once
@@ -347,7 +357,6 @@ class CancelQueue:
             raise
         if result is not None:
             self._tell(result)
-        return None
 
     async def _step(self, armed: _Armed) -> CancelResult | None:
         order_id = armed.order_id
@@ -367,7 +376,8 @@ class CancelQueue:
         if not self._patient and steps.refusal is not None:
             return await self._failed(order_id, steps.refusal, steps)
         await self._give_up(order_id)
-        return self._again(order_id, after=done - steps.age())
+        self._again(order_id, after=done - steps.age())
+        return None
 
     async def _failed(
         self, order_id: str, error: Sms4SatsError, steps: CancelSteps
@@ -386,7 +396,7 @@ class CancelQueue:
         """Arm an order for so many seconds later, or for later still, unless it was taken out."""
         wanted = self._busy.pop(order_id, None)
         if wanted is not None:
-            self._arm(wanted._replace(due=max(wanted.due, self._passed() + after)))
+            self._arm(wanted._replace(due=max(wanted.due, self._passed.after(after))))
 
     def _tell(self, result: CancelResult) -> None:
         self._steps.pop(result.order_id, None)

@@ -702,8 +702,9 @@ class Sms4SatsClient:
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=False,
         )
+        arguments.several("orders", orders)
         made: dict[str, float] = {}
-        for order in arguments.several("orders", orders):
+        for order in orders:
             created_at = order.created_at.timestamp() if isinstance(order, Order) else 0.0
             order_id = _order_id(order)
             made[order_id] = max(created_at, made.get(order_id, 0.0))
