@@ -42,6 +42,10 @@ class CancelScheduler:
     before it is cancelled, so that no two cancel the same one. What each takes up at its start is
     everything that is pending, though: give every bot a journal of its own.
 
+    It goes by both clocks. What the wall clock gets ahead counts as time that a machine slept, so
+    one that is set forward makes it early (the service refuses that, and it is waited out); one
+    that is set back changes nothing.
+
     Args:
         client: The client to cancel with; it stays the caller's.
         journal: Where orders are claimed and taken up; the client's own if None.

@@ -90,6 +90,7 @@ async def main(root, file, count):
         scheduler = CancelScheduler(client, minimum_age=0)
         results = scheduler.results()
         async with anyio.create_task_group() as group:
+            group.cancel_scope.deadline = anyio.current_time() + 30
             print("ready", flush=True)
             sys.stdin.readline()
             group.start_soon(scheduler.run)
@@ -216,6 +217,7 @@ async def test_what_one_puts_off_or_leaves_alone_the_other_does_too() -> None:
         await one.unschedule(left_alone)
         await world.advance(4 * 60 - 1)
         assert world.cancels() == []
+        assert {entry.claimed_by for entry in await journal.pending()} == {None}
         await world.advance(20)
         assert world.cancels() == [put_off.order_id]
         await world.advance(15 * 60)
