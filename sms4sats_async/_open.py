@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -10,6 +9,7 @@ import anyio
 
 from ._arguments import positive_seconds
 from ._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
+from ._logging import LOGGER
 from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
-
-_LOGGER: Final = logging.getLogger("sms4sats_async")
 
 
 class Scheduler(Protocol):
@@ -146,7 +144,7 @@ class OpenOrder:
                 raise
             # Whoever handles his own exception is to learn of this one too.
             error.add_note(str(failure))
-            _LOGGER.error("%s", failure)  # noqa: TRY400 - it says all
+            LOGGER.error("%s", failure)
         except BaseException:
             await self._leave()
             raise
@@ -171,13 +169,13 @@ class OpenOrder:
             kept = "stands in the journal, for the next scheduler to cancel"
         else:
             kept = "is in no journal: cancel it yourself"
-        _LOGGER.warning(
+        LOGGER.warning(
             "order %s, left without a code, %s, from %s on; else the service gives the money back "
             "by itself at %s",
             mask(self.order_id),
             kept,
-            when,
-            moment(self.created_at.timestamp() + AUTOMATIC_CANCEL_AGE.total_seconds()),
+            when.replace(microsecond=0),
+            self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE,
         )
 
     async def _cancel_now(self) -> None:

@@ -20,7 +20,7 @@ import httpx
 from sms4sats_async._wire import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
-from ._httpx import Errors, hide_order_ids_in_logs
+from ._httpx import CLEAN_UP, Errors, Handshake, hide_order_ids_in_logs, order_ids_hidden
 from ._seam import CONNECT_SHARE, Headers, read_body
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept. Common servers close one after 5 (uvicorn, Node), and a
 connection reused in that very moment fails; polls come every 5 seconds too."""
-
-_CLEAN_UP: Final = 1.0
-"""Seconds that throwing away a broken connection may take."""
 
 _ERRORS: Final = Errors(httpx)
 
@@ -53,27 +50,18 @@ class _Url(httpx.URL):
 
 
 class _Connection:
-    """One transport, and the socket it opened."""
+    """One transport, and the handshake that it may be about to make."""
 
     def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
         self.transport = transport
+        self.handshake = Handshake()
         self.idle_since = 0.0
-        self._socket: Any = None
-
-    async def note(self, event: str, info: dict[str, Any]) -> None:
-        """Keep the socket, as httpx's `trace` extension shows it.
-
-        httpcore forgets a socket whose TLS handshake is cancelled, open as it is.
-        """
-        if event == "connection.connect_tcp.complete":
-            self._socket = info["return_value"]
 
     async def close(self) -> None:
         """Close it even while the task is being cancelled; bounded in time."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLEAN_UP):
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
             await self.transport.aclose()
-            if self._socket is not None:
-                await self._socket.aclose()
+        await self.handshake.close()
 
 
 class OwnTransport:
@@ -122,7 +110,7 @@ class OwnTransport:
         extensions: dict[str, Any] = {"timeout": {"connect": timeout * CONNECT_SHARE}}
         # On a kept connection too: httpcore puts a new one in the place of one that was closed.
         if self._shakes_hands:
-            extensions["trace"] = connection.note
+            extensions["trace"] = connection.handshake.note
         try:
             asked = httpx.Request(
                 request.method,
@@ -132,10 +120,11 @@ class OwnTransport:
                 extensions=extensions,
             )
             asked.url = _Url(self._root, request.target)
-            answer = await connection.transport.handle_async_request(asked)
-            stream = cast("httpx.AsyncByteStream", answer.stream)
-            body = await read_body(stream, status=answer.status_code)
-            await stream.aclose()
+            with order_ids_hidden():
+                answer = await connection.transport.handle_async_request(asked)
+                stream = cast("httpx.AsyncByteStream", answer.stream)
+                body = await read_body(stream, status=answer.status_code)
+                await stream.aclose()
         except BaseException as error:
             await connection.close()
             if isinstance(error, _ERRORS.caught):
