@@ -3,34 +3,28 @@
 An order that waits costs a tuple in a heap, not a task.
 """
 
-from __future__ import annotations
-
 import secrets
 import weakref
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 import attrs
 from anyio.lowlevel import current_token
 
+from ._clock import Clock
+from ._exchange import Exchange
 from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
 from .errors import JournalError, Sms4SatsError
 from .events import CancelFinished, CancelResult
+from .journal import JournalEntry
 from .journal.entry import claimed, given_up, seen, told
-from .models import Cancellation, CancelOutcome, RequestOutcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._clock import Clock
-    from ._exchange import Exchange
-    from .journal import JournalEntry
-    from .journal.recorder import Recorder
-    from .models import OrderStatus
+from .journal.recorder import Recorder
+from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
 
 _LONGEST_STEP: Final = 60.0
 """Seconds that one step of one order may take at most, so that its claim outlasts it."""

@@ -1,29 +1,23 @@
 """An order for the length of an `async with`: left without a code, its money is asked back."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import anyio
 
 from ._arguments import positive_seconds
+from ._exchange import Exchange
 from ._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
 from ._logging import LOGGER
 from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
 from .errors import ClientStateError, OrderError, Sms4SatsError
-from .models import Cancellation
+from .models import Cancellation, Order, OrderStatus
 from .retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime, timedelta
-    from types import TracebackType
-
-    from ._exchange import Exchange
-    from .models import Order, OrderStatus
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""

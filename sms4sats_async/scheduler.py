@@ -1,29 +1,22 @@
 """Many orders at once: cancels each when its time has come, also those of a process that died."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from . import _arguments as arguments
 from ._lifecycle import MINIMUM_CANCEL_AGE
-from ._many import CancelQueue
+from ._many import CancelQueue, CancelResults
+from .client import Sms4SatsClient
 from .errors import ClientStateError, JournalError
-from .journal.entry import left_alone, scheduled
+from .journal import OrderJournal
+from .journal.entry import Change, left_alone, scheduled
 from .journal.recorder import Recorder
 from .models import Order
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
-    from datetime import datetime, timedelta
-
-    from ._many import CancelResults
-    from .client import Sms4SatsClient
-    from .journal import OrderJournal
-    from .journal.entry import Change
 
 _AT_ONCE: Final = 2_000
 """Orders that are armed, or written down, in one go: some milliseconds."""
