@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import anyio
 import attrs
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint, current_token
 
 from ._clock import Clock
 from ._exchange import Exchange
@@ -316,6 +316,7 @@ class CancelQueue:
                 raise
             finally:
                 self._busy.pop(armed.order_id, None)
+            await checkpoint()  # many that need no request must not stop the event loop
 
     def _take(self) -> _Armed | None:
         """Return an order that is due, and see to it that the next one is taken too."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sms4sats_async import (
@@ -261,6 +261,8 @@ _HAPPENING = st.tuples(st.sampled_from(["pass", "suspend", "back", "order"]), st
 
 @settings(max_examples=20)
 @given(happenings=st.lists(_HAPPENING, max_size=8), start=st.floats(1e9, 4e9))
+# Two sleeps that are each too short to be seen.
+@example(happenings=[("suspend", 1.0), ("order", 1.0), ("suspend", 1.0)], start=1e9)
 def test_nothing_is_sent_early_whatever_the_clock_does(
     happenings: list[tuple[str, float]], start: float
 ) -> None:

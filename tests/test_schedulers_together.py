@@ -243,6 +243,23 @@ async def test_what_the_journal_holds_as_ended_is_told_and_not_sent() -> None:
     ]
 
 
+async def test_many_that_need_no_request_do_not_hold_the_others_up() -> None:
+    journal = MemoryJournal()
+    world = World(journal=journal)
+    orders = await world.orders(500)
+    at = moment(world.clock.now())
+    ended = told(CancelOutcome.CANCELLED, at, final=True)
+    await journal.update([(order.order_id, ended) for order in orders])
+    scheduler = CancelScheduler(world.client, concurrency=1)
+    for order in orders:
+        scheduler.schedule(order)
+    await world.advance(121)
+    async with running(scheduler):
+        assert 0 < len(world.finished()) < 100
+        await world.advance(1)
+        assert len(world.finished()) == 500
+
+
 # --- another journal than the client's ------------------------------------------------------------
 
 
