@@ -410,9 +410,10 @@ async def test_cancelled_while_old_enough_it_is_given_back_by_one_request(
     way: str, behaviour: Behaviour, outcome: CancelOutcome, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(behaviour)
+    world.simulator.script("/cancelorder", Fault.slow(1))
     opened = world.client.open_order(187, "tg")
     async with cancelled(world, opened, way, age=120):
-        await turns()
+        await world.advance(2)
     assert world.cancels() == [opened.order_id]
     assert opened.cancellation is not None
     assert opened.cancellation.outcome is outcome

@@ -6,7 +6,9 @@
 import asyncio
 import gc
 import weakref
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -361,6 +363,20 @@ async def test_pending_orders_are_not_taken_up_twice_by_a_second_run() -> None:
     assert world.cancels() == [order.order_id]
 
 
+async def test_a_second_run_goes_on_with_the_wait_for_a_refused_order() -> None:
+    world = World(NEVER, journal=MemoryJournal())
+    scheduler = CancelScheduler(world.client)
+    await world.order()
+    async with running(scheduler):
+        await world.advance(180)
+    sent = len(world.cancels())
+    async with running(scheduler):
+        await world.advance(0.1)
+        assert len(world.cancels()) == sent
+        await world.advance(120)
+        assert len(world.cancels()) > sent
+
+
 # --- unschedule -----------------------------------------------------------------------------------
 
 
@@ -472,6 +488,23 @@ async def test_taken_out_after_its_end_and_again_nothing_happens() -> None:
         await scheduler.unschedule("cd" * 32)
     (entry,) = await journal.history()
     assert entry.outcome is CancelOutcome.CANCELLED
+
+
+class SlowToWrite(MemoryJournal):
+    async def update(self, changes: Any, /) -> Sequence[JournalEntry | None]:
+        await turns()
+        return await super().update(changes)
+
+
+async def test_what_was_taken_out_before_run_is_left_alone_however_slow_the_journal_is() -> None:
+    world = World(journal=SlowToWrite())
+    order = await world.order()
+    await world.advance(130)
+    scheduler = CancelScheduler(world.client)
+    scheduler.unschedule(order)
+    async with running(scheduler):
+        await world.advance(60)
+    assert world.cancels() == []
 
 
 class SlowToRead(MemoryJournal):

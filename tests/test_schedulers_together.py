@@ -297,6 +297,20 @@ async def test_the_end_stands_in_the_schedulers_own_journal_and_in_the_clients(
         assert not entry.pending
 
 
+async def test_the_clients_own_journal_is_not_written_twice() -> None:
+    written: list[int] = []
+    for named in (False, True):
+        journal = BrokenJournal()
+        world = World(journal=journal)
+        order = await world.order()
+        scheduler = CancelScheduler(world.client, journal=journal if named else None)
+        async with running(scheduler):
+            await scheduler.schedule(order)
+            await world.advance(121)
+        written.append(journal.updates)
+    assert written[0] == written[1]
+
+
 # --- journals that fail ---------------------------------------------------------------------------
 
 
