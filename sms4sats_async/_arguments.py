@@ -224,6 +224,13 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
     return Path(text).absolute()
 
 
+def several(name: str, values: object) -> None:
+    """Refuse what is not several values; a text is one value and not many letters."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        problem = f"{name} must be a list or another iterable, not {type(values).__name__}"
+        raise InvalidArgumentError(problem)
+
+
 def whole_number(name: str, value: object, *, least: int) -> int:
     """Return a whole number that is not too small."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -3,34 +3,28 @@
 An order that waits costs a tuple in a heap, not a task.
 """
 
-from __future__ import annotations
-
 import secrets
 import weakref
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 import attrs
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint, current_token
 
+from ._clock import Clock
+from ._exchange import Exchange
 from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
-from .errors import ClientStateError, JournalError, Sms4SatsError
+from .errors import JournalError, Sms4SatsError
 from .events import CancelFinished, CancelResult
+from .journal import JournalEntry
 from .journal.entry import claimed, given_up, seen, told
-from .models import Cancellation, CancelOutcome, RequestOutcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._clock import Clock
-    from ._exchange import Exchange
-    from .journal import JournalEntry
-    from .journal.recorder import Recorder
-    from .models import OrderStatus
+from .journal.recorder import Recorder
+from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
 
 _LONGEST_STEP: Final = 60.0
 """Seconds that one step of one order may take at most, so that its claim outlasts it."""
@@ -42,7 +36,7 @@ _LONGEST_NAP: Final = 5.0
 """Seconds that the timer sleeps at most: only the wall clock knows that a laptop was asleep."""
 
 _JUMP: Final = 1.0
-"""Seconds by which the wall clock is ahead of the monotonic one when the machine was asleep."""
+"""Seconds by which the wall clock gets ahead of the monotonic one if the machine was asleep."""
 
 _CLOCKS_DIFFER: Final = 0.001
 
@@ -63,22 +57,31 @@ class _Armed(NamedTuple):
 class _Passed:
     """Seconds that have surely passed, a suspended machine's sleep included.
 
-    It goes with the monotonic clock, and jumps where the wall clock does: forward, because time
-    passed that the other did not see. A wall clock that is set back changes nothing.
+    It goes with the monotonic clock, and jumps where the wall clock is farther ahead of that than
+    it ever was: time passed that the other did not see. So a wall clock that is set back changes
+    nothing, nor one that is set right again after it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._asleep = 0.0
         self._ahead = clock.now() - clock.monotonic()
 
     def __call__(self) -> float:
+        return self._steady_and_ahead()[0] + self._ahead
+
+    def after(self, seconds: float) -> float:
+        """Return what it will be when so many seconds have surely passed."""
+        steady, ahead = self._steady_and_ahead()
+        # Sleeps too short to be told from an unsteady clock may be counted later, all at once.
+        return steady + max(self._ahead, ahead) + seconds
+
+    def _steady_and_ahead(self) -> tuple[float, float]:
+        # In this order, because a pause between the two must not look like a jump.
+        wall = self._clock.now()
         steady = self._clock.monotonic()
-        jump = self._clock.now() - steady - self._ahead
-        if abs(jump) > _JUMP:
-            self._ahead += jump
-            self._asleep += max(jump, 0.0)
-        return steady + self._asleep
+        if wall - steady > self._ahead + _JUMP:
+            self._ahead = wall - steady
+        return steady, wall - steady
 
 
 class CancelResults:
@@ -142,11 +145,12 @@ class CancelQueue:
         self._heap: list[_Armed] = []
         # An entry of the heap that does not stand here was replaced, or taken out.
         self._armed: dict[str, _Armed] = {}
-        self._busy: set[str] = set()
+        # Those being cancelled, and what is wanted of each after that: the newest word on it.
+        self._busy: dict[str, _Armed | None] = {}
         self._steps: dict[str, CancelSteps] = {}
         self._owner = secrets.token_hex(8)
         self._listeners: weakref.WeakSet[CancelResults] = weakref.WeakSet()
-        self._running = False
+        self._to_the_end = False
         self._idle: deque[anyio.Event] = deque()
         self._changed = anyio.Event()
         self._nap: anyio.CancelScope | None = None
@@ -156,26 +160,37 @@ class CancelQueue:
             total_timeout=_LONGEST_STEP if total is None else min(total, _LONGEST_STEP),
         )
 
-    def add(self, order_id: str, *, created_at: float, due: float) -> None:
-        """Arm an order; again, to change its time. One that is being cancelled is left to that.
+    def add(
+        self, order_id: str, *, created_at: float, minimum_age: float, not_before: float = 0.0
+    ) -> None:
+        """Arm an order; again, to change its time.
+
+        The request of one that is being cancelled goes on; the time counts if that is refused.
 
         Args:
             order_id: The order.
             created_at: When it was made, in Unix seconds.
-            due: When to cancel it, in Unix seconds.
+            minimum_age: Seconds before which not to cancel it.
+            not_before: Nor before that, in Unix seconds.
         """
         now = self._clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        created_at = min(created_at, now)
+        due = max(created_at + minimum_age, not_before)
         wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
-        self._arm(_Armed(self._passed() + wait, order_id, min(created_at, now)))
+        self._arm(_Armed(self._passed.after(wait), order_id, created_at))
 
     def _arm(self, armed: _Armed) -> None:
+        if armed.order_id in self._busy:
+            self._busy[armed.order_id] = armed
+            return
         before = self._armed.get(armed.order_id)
         is_same = (
             before is not None
             and before.created_at == armed.created_at
             and abs(before.due - armed.due) < _CLOCKS_DIFFER
         )
-        if is_same or armed.order_id in self._busy:
+        if is_same:
             return
         self._armed[armed.order_id] = armed
         heappush(self._heap, armed)
@@ -185,22 +200,21 @@ class CancelQueue:
         if self._heap[0] is armed:
             self._wake()
 
-    def remove(self, order_id: str) -> bool:
-        """Take an order out, and tell whether it was in.
+    def remove(self, order_id: str) -> None:
+        """Take an order out.
 
         The request of one that is being cancelled goes on, and is not repeated.
         """
-        was_in = self._armed.pop(order_id, None) is not None or order_id in self._busy
-        self._busy.discard(order_id)
+        self._armed.pop(order_id, None)
         self._steps.pop(order_id, None)
-        self._wake()
-        return was_in
+        if order_id in self._busy:
+            self._busy[order_id] = None
 
     def __len__(self) -> int:
-        return len(self._armed) + len(self._busy)
+        return len(self._armed) + len(self._busy) - list(self._busy.values()).count(None)
 
     def __contains__(self, order_id: str) -> bool:
-        return order_id in self._armed or order_id in self._busy
+        return order_id in self._armed or self._busy.get(order_id) is not None
 
     def listen(self, start: Callable[[], None] | None = None) -> CancelResults:
         """Return an iterator over the results from now on."""
@@ -225,46 +239,36 @@ class CancelQueue:
             self._exchange.keep(loop.create_task(self._run_to_the_end()))
 
     async def _run_to_the_end(self) -> None:
+        self._to_the_end = True
         error: Exception | None = None
         try:
-            await self.run(to_the_end=True)
+            await self.run()
         except Exception as accident:  # noqa: BLE001 - carried to whoever iterates
             error = accident
-        self.end(error)
+        finally:
+            self.end(error)
 
     def end(self, error: Exception | None = None) -> None:
         """Tell whoever listens that no more will come."""
         for listener in self._listeners:
             listener.end(error)
 
-    async def run(self, *, to_the_end: bool = False) -> None:
-        """Cancel what is due, until the task is cancelled.
-
-        Args:
-            to_the_end: Or until every order is done, or nobody listens any more.
-
-        Raises:
-            ClientStateError: It runs already.
-        """
-        if self._running:
-            problem = "the scheduler runs already"
-            raise ClientStateError(problem)
-        self._running = True
+    async def run(self) -> None:
+        """Cancel what is due, until the task is cancelled, or the detached run is over."""
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(self._concurrency):
                     group.start_soon(self._work)
-                await self._keep_time(to_the_end=to_the_end)
+                await self._keep_time()
                 group.cancel_scope.cancel()  # all of them are idle
         finally:
-            self._running = False
             self._idle.clear()
 
     # --- the timer --------------------------------------------------------------------------------
 
-    async def _keep_time(self, *, to_the_end: bool) -> None:
+    async def _keep_time(self) -> None:
         """Wake a worker whenever an order is due."""
-        while not to_the_end or self._busy or (self._armed and self._listeners):
+        while self._busy or not self._to_the_end or self._first() is not None:
             self._changed = anyio.Event()
             first = self._first()
             left = 0.0 if first is None else first.due - self._passed()
@@ -277,7 +281,9 @@ class CancelQueue:
             await self._changed.wait()
 
     def _first(self) -> _Armed | None:
-        """Return the order that is due next, or None if none waits."""
+        """Return the order that is due next, or None if none waits, or nobody for the results."""
+        if self._to_the_end and not self._listeners:
+            return None
         while self._heap and self._armed.get(self._heap[0].order_id) is not self._heap[0]:
             heappop(self._heap)
         return self._heap[0] if self._heap else None
@@ -298,7 +304,6 @@ class CancelQueue:
         while True:
             armed = self._take()
             if armed is None:
-                # The timer sees to what comes later.
                 self._wake()
                 woken = anyio.Event()
                 self._idle.append(woken)
@@ -306,8 +311,12 @@ class CancelQueue:
                 continue
             try:
                 await self._cancel(armed)
+            except BaseException:  # ended from outside; a `run` that comes later goes on
+                self._again(armed.order_id, after=0.0)
+                raise
             finally:
-                self._busy.discard(armed.order_id)
+                self._busy.pop(armed.order_id, None)
+            await checkpoint()  # many that need no request must not stop the event loop
 
     def _take(self) -> _Armed | None:
         """Return an order that is due, and see to it that the next one is taken too."""
@@ -317,36 +326,40 @@ class CancelQueue:
             return None
         heappop(self._heap)
         del self._armed[first.order_id]
-        self._busy.add(first.order_id)
-        # One wakes the next, so that a hundred do not begin in one turn of the event loop.
+        self._busy[first.order_id] = first
+        # One wakes the next, so that a hundred do not begin in one turn of the event loop. What
+        # comes later is the timer's, because this one may take a minute.
         if self._heap and self._heap[0].due <= now:
             self._wake_a_worker()
+        else:
+            self._wake()
         return first
 
     async def _cancel(self, armed: _Armed) -> None:
         """Take the next step of one order; tell how it ended, or arm it again."""
         order_id = armed.order_id
-        entry = await self._claim(order_id)
-        if entry is not None and not entry.pending:
-            self._tell(_result_in(order_id, entry))
-            return
-        if entry is not None and entry.claimed_by != self._owner:
-            wait = max((entry.claimed_until or 0.0) - self._clock.now(), _CLOCKS_DIFFER)
-            self._again(armed._replace(due=self._passed() + wait))
-            return
         try:
-            result = await self._step(armed)
+            entry = await self._claim(order_id)
+            if entry is not None and not entry.pending:
+                result: CancelResult | None = _result_in(order_id, entry)
+            elif entry is not None and (wait := self._wait_for(entry)) > 0:
+                result = None
+                self._again(order_id, after=wait)
+            else:
+                result = await self._step(armed)
         except BaseException:  # ended from outside: another scheduler may go on at once
-            await self._recorder.note(order_id, given_up)
+            await self._give_up(order_id)
             raise
         if result is not None:
             self._tell(result)
 
     async def _step(self, armed: _Armed) -> CancelResult | None:
         order_id = armed.order_id
-        steps = self._steps.pop(order_id, None) or CancelSteps(
-            self._exchange, order_id, created_at=armed.created_at, poll_interval=_POLL_INTERVAL
-        )
+        steps = self._steps.get(order_id)
+        if steps is None:
+            steps = self._steps[order_id] = CancelSteps(
+                self._exchange, order_id, created_at=armed.created_at, poll_interval=_POLL_INTERVAL
+            )
         try:
             done = await steps.next(self._retry)
         except Sms4SatsError as error:
@@ -357,10 +370,8 @@ class CancelQueue:
             return CancelResult(order_id, done.outcome, code, done.status, None, done.attempts)
         if not self._patient and steps.refusal is not None:
             return await self._failed(order_id, steps.refusal, steps)
-        await self._recorder.note(order_id, given_up)
-        if order_id in self._busy:
-            self._steps[order_id] = steps
-            self._again(armed._replace(due=self._passed() + done - steps.age()))
+        await self._give_up(order_id)
+        self._again(order_id, after=done - steps.age())
         return None
 
     async def _failed(
@@ -373,14 +384,17 @@ class CancelQueue:
             )
         await self._write_elsewhere(order_id, outcome, final=steps.final)
         if not steps.final:
-            await self._recorder.note(order_id, given_up)
+            await self._give_up(order_id)
         return CancelResult(order_id, outcome, None, None, error, error.attempts)
 
-    def _again(self, armed: _Armed) -> None:
-        self._busy.discard(armed.order_id)
-        self._arm(armed)
+    def _again(self, order_id: str, *, after: float) -> None:
+        """Arm an order for so many seconds later, or for later still, unless it was taken out."""
+        wanted = self._busy.pop(order_id, None)
+        if wanted is not None:
+            self._arm(wanted._replace(due=max(wanted.due, self._passed.after(after))))
 
     def _tell(self, result: CancelResult) -> None:
+        self._steps.pop(result.order_id, None)
         for listener in self._listeners:
             listener.put(result)
         self._exchange.tell(CancelFinished(result.order_id, result))
@@ -395,12 +409,43 @@ class CancelQueue:
         """
         if self._recorder.journal is None:
             return None
-        change = claimed(self._owner, self._clock.now(), _LEASE)
+        now = self._clock.now()
+        claim = claimed(self._owner, now, _LEASE)
+
+        def change(entry: JournalEntry | None) -> JournalEntry | None:
+            put_off = entry is not None and self._put_off(entry, now) > 0
+            return entry if put_off else claim(entry)
+
         try:
             return (await self._recorder.write([(order_id, change)]))[0]
         except JournalError as error:
             self._recorder.complain(order_id, error)
             return None
+
+    def _put_off(self, entry: JournalEntry, now: float) -> float:
+        """Return for how long the journal puts an order off; whoever wrote it knows it newest."""
+        if entry.not_before is None or not self._patient:
+            return 0.0
+        return entry.not_before.timestamp() - now
+
+    def _wait_for(self, entry: JournalEntry) -> float:
+        """Return the seconds after which to look at the journal again, or none if that is mine."""
+        now = self._clock.now()
+        wait = self._put_off(entry, now)
+        if entry.claimed_by not in {None, self._owner}:
+            # It may be done long before its claim ends.
+            left = (entry.claimed_until or now) - now
+            wait = max(wait, min(left, _LONGEST_NAP), SHORTEST_SLEEP)
+        return wait
+
+    async def _give_up(self, order_id: str) -> None:
+        """Let another scheduler go on at once; its claim stands, where this one's has run out."""
+
+        def change(entry: JournalEntry | None) -> JournalEntry | None:
+            is_mine = entry is not None and entry.claimed_by == self._owner
+            return given_up(entry) if is_mine else entry
+
+        await self._recorder.note(order_id, change)
 
     async def _write_elsewhere(
         self,

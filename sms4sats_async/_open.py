@@ -1,34 +1,23 @@
 """An order for the length of an `async with`: left without a code, its money is asked back."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import anyio
 
 from ._arguments import positive_seconds
-from ._lifecycle import AUTOMATIC_CANCEL_AGE
+from ._exchange import Exchange
+from ._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
 from ._logging import LOGGER
-from ._orders import Look, PatientCancel, cancel
+from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
-from .errors import (
-    ClientStateError,
-    CodeAlreadyReceivedError,
-    CodeTimeoutError,
-    OrderError,
-    Sms4SatsError,
-)
-from .models import Cancellation, CancelOutcome
+from .errors import ClientStateError, OrderError, Sms4SatsError
+from .models import Cancellation, Order, OrderStatus
 from .retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime, timedelta
-    from types import TracebackType
-
-    from ._exchange import Exchange
-    from .models import Order, OrderStatus
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
@@ -110,15 +99,17 @@ class OpenOrder:
         limit = positive_seconds("timeout", timeout)
         try:
             status = await wait_for_code(self._poller(), timeout=limit)
-        except CodeTimeoutError:
-            raise
-        except OrderError:
-            self._has_ended = True
+        except OrderError as error:
+            # Of a message that failed no code comes, and yet the money can be asked back.
+            self._has_ended = error.status is not None and verdict(error.status.state) is not None
             raise
         self._has_ended = True
         return status
 
     async def __aenter__(self) -> Self:
+        if self._order is not None:
+            problem = "the order was opened before; resume() takes it up again"
+            raise ClientStateError(problem, order_id=self._order.order_id)
         self._order, self._has_ended = await self._make()
         return self
 
@@ -155,45 +146,44 @@ class OpenOrder:
     async def _leave(self) -> None:
         """Do what can be done in 5 seconds by a task that is being cancelled."""
         due = self.created_at.timestamp() + self._minimum_age
-        if self._exchange.clock.now() >= due:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
-                if await self._cancel_now():
-                    return
-        when = moment(due).replace(microsecond=0)
-        who = f"order {mask(self.order_id)}, left without a code,"
+        try:
+            if self._exchange.clock.now() >= due:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
+                    await self._cancel_now()
+        finally:  # a task of asyncio can be cancelled once more meanwhile, shield or no
+            if self.cancellation is None:
+                self._hand_over(moment(due))
+
+    def _hand_over(self, when: datetime) -> None:
+        """Leave the order to the scheduler, or to whoever reads the journal, and say so."""
         if self._scheduler is not None:
             self._scheduler.schedule(self.order, not_before=when)
-            LOGGER.warning("%s is the scheduler's now: it cancels it from %s on", who, when)
-            return
-        by_itself = self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE
-        kept = (
-            "stands in the journal"
-            if self._exchange.recorder.journal is not None
-            else "is in no journal"
-        )
+            kept = "is the scheduler's now, which cancels it while it runs"
+        elif self._exchange.recorder.journal is not None:
+            kept = "stands in the journal, for the next scheduler to cancel"
+        else:
+            kept = "is in no journal: cancel it yourself"
         LOGGER.warning(
-            "%s %s: it can be cancelled from %s on, and the service gives the money back by itself "
-            "at %s",
-            who,
+            "order %s, left without a code, %s, from %s on; else the service gives the money back "
+            "by itself at %s",
+            mask(self.order_id),
             kept,
-            when,
-            by_itself,
+            when.replace(microsecond=0),
+            self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE,
         )
 
-    async def _cancel_now(self) -> bool:
-        """Send the cancel once, and look; tell whether the order has ended."""
+    async def _cancel_now(self) -> None:
+        """Send the cancel once, and look; told as `AttemptFailed` if that does not help."""
         once = RetryPolicy(attempts=1, total_timeout=_LAST_ATTEMPT)
-        look = Look(self._exchange, self.order_id)
-        try:
-            self.cancellation = await cancel(self._exchange, self.order_id, retry=once, look=look)
-        except CodeAlreadyReceivedError as arrived:
-            self.cancellation = Cancellation(
-                self.order_id, CancelOutcome.CODE_ARRIVED, arrived.status, arrived.attempts
-            )
-        except Sms4SatsError as failure:
-            LOGGER.warning("%s", failure)
-            return False
-        return True
+        steps = CancelSteps(
+            self._exchange,
+            self.order_id,
+            created_at=self.created_at.timestamp(),
+            poll_interval=self._poll_interval,
+        )
+        with suppress(Sms4SatsError):
+            done = await steps.next(once)
+            self.cancellation = done if isinstance(done, Cancellation) else None
 
     def _poller(self) -> Poller:
         return Poller(self._exchange, self.order_id, self._poll_interval)

@@ -706,10 +706,15 @@ class Sms4SatsClient:
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=False,
         )
-        minimum = MINIMUM_CANCEL_AGE.total_seconds()
+        arguments.several("orders", orders)
+        made: dict[str, float] = {}
         for order in orders:
             created_at = order.created_at.timestamp() if isinstance(order, Order) else 0.0
-            queue.add(_order_id(order), created_at=created_at, due=created_at + minimum)
+            order_id = _order_id(order)
+            made[order_id] = max(created_at, made.get(order_id, 0.0))
+        minimum_age = MINIMUM_CANCEL_AGE.total_seconds()
+        for order_id, created_at in made.items():
+            queue.add(order_id, created_at=created_at, minimum_age=minimum_age)
         return queue.listen(queue.run_detached)
 
     async def receive_code(

@@ -1,32 +1,28 @@
 """Many orders at once: cancels each when its time has come, also those of a process that died."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from . import _arguments as arguments
 from ._lifecycle import MINIMUM_CANCEL_AGE
-from ._many import CancelQueue
-from .errors import JournalError
-from .journal.entry import left_alone, scheduled
+from ._many import CancelQueue, CancelResults
+from .client import Sms4SatsClient
+from .errors import ClientStateError, JournalError
+from .journal import OrderJournal
+from .journal.entry import Change, left_alone, scheduled
 from .journal.recorder import Recorder
 from .models import Order
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
-    from datetime import datetime, timedelta
-
-    from ._many import CancelResults
-    from .client import Sms4SatsClient
-    from .journal import OrderJournal
-    from .journal.entry import Change
-
 _AT_ONCE: Final = 2_000
 """Orders that are armed, or written down, in one go: some milliseconds."""
+
+_LAST_WORD: Final = 5.0
+"""Seconds that `run` takes at most, when it is ended, to write down what nobody awaited."""
 
 
 class CancelScheduler:
@@ -38,6 +34,10 @@ class CancelScheduler:
     Several schedulers may share a journal, in one process or several: an order is claimed in it
     before it is cancelled, so that no two cancel the same one. What each takes up at its start is
     everything that is pending, though: give every bot a journal of its own.
+
+    It goes by both clocks. What the wall clock gets ahead counts as time that a machine slept, so
+    one that is set forward makes it early (the service refuses that, and it is waited out); one
+    that is set back changes nothing.
 
     Args:
         client: The client to cancel with; it stays the caller's.
@@ -70,6 +70,7 @@ class CancelScheduler:
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=True,
         )
+        self._running = False
         self._unwritten: dict[str, Change] = {}
         self._something_to_write = anyio.Event()
         self._writing = anyio.Lock()
@@ -137,32 +138,49 @@ class CancelScheduler:
 
         Raises:
             ClientStateError: It runs already.
-            JournalError: What is pending cannot be read.
+            JournalError: The journal cannot be used; nothing was sent.
         """
+        if self._running:
+            problem = "the scheduler runs already"
+            raise ClientStateError(problem)
+        self._running = True
         try:
+            # Outside the group, which would wrap what this raises.
+            await self._take_up_what_is_pending()
             async with anyio.create_task_group() as group:
-                await self._take_up_what_is_pending()
                 group.start_soon(self._keep_writing)
                 await self._queue.run()
         finally:
+            self._running = False
             self._queue.end()
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_WORD):
+                await self._write_what_nobody_awaits()
 
     async def _take_up_what_is_pending(self) -> None:
         journal = self._recorder.journal
         if journal is None:
             return
         await self._write_down()
-        for number, entry in enumerate(await journal.pending()):
+        try:
+            pending = await journal.pending()
+        except JournalError:
+            raise
+        except Exception as error:
+            problem = f"the journal cannot be read ({type(error).__name__})"
+            raise JournalError(problem) from error
+        for number, entry in enumerate(pending):
             if entry.order_id is not None and entry.order_id not in self._queue:
                 self._arm(entry.order_id, entry.created_at, entry.not_before)
             if number % _AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
 
     def _arm(self, order_id: str, created_at: datetime, not_before: datetime | None) -> None:
-        created = created_at.timestamp()
-        allowed = created + self._minimum_age
-        due = allowed if not_before is None else max(allowed, not_before.timestamp())
-        self._queue.add(order_id, created_at=created, due=due)
+        self._queue.add(
+            order_id,
+            created_at=created_at.timestamp(),
+            minimum_age=self._minimum_age,
+            not_before=0.0 if not_before is None else not_before.timestamp(),
+        )
 
     def _write(self, order_id: str, change: Change) -> Awaitable[None]:
         if self._recorder.journal is not None:
@@ -171,14 +189,16 @@ class CancelScheduler:
         return _Written(self._write_down)
 
     async def _keep_writing(self) -> None:
-        """Write down what nobody awaits."""
         while True:
             await self._something_to_write.wait()
             self._something_to_write = anyio.Event()
-            try:
-                await self._write_down()
-            except JournalError as error:  # tried again with the next one
-                self._recorder.complain(None, error)
+            await self._write_what_nobody_awaits()
+
+    async def _write_what_nobody_awaits(self) -> None:
+        try:
+            await self._write_down()
+        except JournalError as error:  # tried again with the next one, and at the end of `run`
+            self._recorder.complain(None, error)
 
     async def _write_down(self) -> None:
         """Write what is to be written, and return when that and what came before it stands."""
