@@ -1,1 +1,29 @@
-"""What is run from a terminal; needs the extra `cli`."""
+"""What is run from a terminal: the command `sms4sats`; needs the extra `cli`."""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_USAGE = 2  # as ends.ExitCode says; that cannot be had without what may be missing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `sms4sats`.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if argv is None else [*argv]
+    try:
+        from .app import run_command  # noqa: PLC0415 - what it needs may be missing
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"Error: The command needs {error.name}, which is not installed.\n"
+            "Install it with pip install 'sms4sats-async[cli]'.\n"
+        )
+        return _USAGE
+    return run_command(words)

@@ -1,4 +1,4 @@
-"""The main job in half a minute, on a simulator behind a real socket: `make demo`.
+"""The main job in half a minute, on a simulator behind a real socket: `sms4sats demo`.
 
 An order is made and paid, no code comes, the two minutes pass (faster here, and said to be so), the
 cancel is refused twice, tried again, and the money is back.
@@ -150,11 +150,3 @@ def _minutes(seconds: float) -> str:
 def _short(order_id: str) -> str:
     return f"{order_id[:4]}…{order_id[-4:]}"
 
-
-def main() -> None:
-    """Run the demo in this terminal."""
-    anyio.run(Demo(Console(), ScaledClock(SPEED)).run)
-
-
-if __name__ == "__main__":
-    main()

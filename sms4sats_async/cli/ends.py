@@ -1,0 +1,251 @@
+"""How a command ends: an exit code, one sentence, and what to do next. Nothing here does I/O."""
+
+import enum
+import re
+import traceback
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from sms4sats_async import (
+    APIError,
+    AuthenticationError,
+    Cancellation,
+    CancelOutcome,
+    CodeAlreadyReceivedError,
+    InvalidArgumentError,
+    OrderError,
+    OrderRefundedError,
+    OrderStatus,
+    RequestOutcome,
+    Sms4SatsError,
+)
+
+
+class ExitCode(enum.IntEnum):
+    """What the shell is told; docs/command.md has the table for people."""
+
+    DONE = 0
+    """It is done: the money is back, the code is printed, what was asked is answered."""
+
+    USAGE = 2
+    """The command cannot be meant as it stands; nothing was sent."""
+
+    REFUSED = 3
+    """The service said no, or a limit that the command was given."""
+
+    UNKNOWN = 4
+    """Nobody can tell whether it was done."""
+
+    UNREACHABLE = 5
+    """No answer of the service that can be used; nothing was changed."""
+
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM: 128 + SIGINT, as shells say it."""
+
+
+class Stage(enum.Enum):
+    """What a command is at, for somebody who interrupts it."""
+
+    READING = enum.auto()
+    """Nothing that it does changes anything."""
+
+    ORDERING = enum.auto()
+    """An order may have been asked for, and its answer is not here."""
+
+    ORDERED = enum.auto()
+    """There is an order, and nobody has asked for the money back."""
+
+    WAITING_TO_CANCEL = enum.auto()
+    """The money is to be asked back, and no request for that is under way."""
+
+    CANCELLING = enum.auto()
+    """A request for the money may be under way."""
+
+
+@attrs.frozen
+class End:
+    """How a command ends.
+
+    Attributes:
+        code: What the shell is told.
+        message: What happened, in one sentence.
+        next_step: What to do now, in one sentence; None where there is nothing left to do.
+    """
+
+    code: ExitCode
+    message: str
+    next_step: str | None = None
+
+
+_MONEY_IS_BACK: Final = "the money is back with the payer, or on its way"
+_BY_ITSELF: Final = (
+    "without a code the service gives the money back by itself 21 minutes after the order"
+)
+_NO_ORDER: Final = "No order was made and no money moved"
+_NO_INVOICE: Final = "No invoice was made and no money moved"
+_NOTHING: Final = "Nothing was changed"
+_MAYBE_AN_ORDER: Final = "An order may exist whose id was lost"
+_LOST_ORDER: Final = (
+    "An invoice that never arrived cannot be paid, so no wallet lost money; with --immediate look "
+    "at `sms4sats balance` before you order again."
+)
+_SAFE: Final = "Ask again; that is safe."
+_CHECK_THE_KEY: Final = "Check the key in SMS4SATS_API_KEY."
+
+# (the client's method, how it failed): (what that means, what to do next).
+_MEANINGS: Final = {
+    ("create_order", ExitCode.REFUSED): (
+        _NO_ORDER,
+        "`sms4sats countries` and `sms4sats services` show what can be ordered.",
+    ),
+    ("create_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
+    ("create_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
+    ("create_send_order", ExitCode.REFUSED): (_NO_ORDER, "Check the number and the message."),
+    ("create_send_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
+    ("create_send_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
+    ("fund", ExitCode.REFUSED): (_NO_INVOICE, "Check the amount, and the key in SMS4SATS_API_KEY."),
+    ("fund", ExitCode.UNKNOWN): (
+        "An invoice may exist that was lost on the way",
+        "It cannot be paid, so no money moved; ask again.",
+    ),
+    ("fund", ExitCode.UNREACHABLE): (_NO_INVOICE, _SAFE),
+    ("cancel_order", ExitCode.REFUSED): (
+        "The order was not cancelled",
+        f"`sms4sats cancel --wait` goes on trying while that can help; {_BY_ITSELF}.",
+    ),
+    ("cancel_order", ExitCode.UNKNOWN): (
+        "Whether the order was cancelled is unknown",
+        f"Cancel it again, which is safe, or look at `sms4sats status`; {_BY_ITSELF}.",
+    ),
+    ("cancel_order", ExitCode.UNREACHABLE): (
+        "No cancel was sent, so the order is as it was",
+        f"Cancel it again; {_BY_ITSELF}.",
+    ),
+    ("get_order_status", ExitCode.REFUSED): (_NOTHING, "Check the order id."),
+    ("get_balance", ExitCode.REFUSED): (_NOTHING, _CHECK_THE_KEY),
+    ("get_history", ExitCode.REFUSED): (_NOTHING, _CHECK_THE_KEY),
+}
+_OTHERWISE: Final = {
+    ExitCode.REFUSED: (_NOTHING, "Check what was asked for."),
+    ExitCode.UNREACHABLE: (_NOTHING, "Check the network and the address, and ask again."),
+}
+_CHANGING: Final = frozenset({operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN})
+
+_INTERRUPTIONS: Final = {
+    Stage.READING: ("nothing was changed by it", None),
+    Stage.ORDERING: ("an order may exist whose id was lost", _LOST_ORDER),
+    Stage.ORDERED: (
+        "the order stands, and what was paid for it is held",
+        f"`sms4sats pending` lists it and `sms4sats resume` goes on with it; {_BY_ITSELF}.",
+    ),
+    Stage.WAITING_TO_CANCEL: (
+        "no cancel is under way, so the order stands and what was paid for it is held",
+        f"Run `sms4sats cancel` again to get it back sooner; {_BY_ITSELF}.",
+    ),
+    Stage.CANCELLING: (
+        "the cancel was under way, so whether it was done is unknown",
+        f"Run `sms4sats cancel` again, which is safe, or look at `sms4sats status`; {_BY_ITSELF}.",
+    ),
+}
+
+# The library speaks of itself to whoever writes Python; here the same things have other names.
+_SAID_OTHERWISE: Final = (
+    ("get_countries()", "`sms4sats countries`"),
+    ("base_url", "--base-url"),
+    ("real_phone", "--real-phone"),
+)
+_ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4})\b")
+
+
+def end_of(what: object) -> End:
+    """Return how a command ends that came to `what`: the end of an order, or an exception."""
+    match what:
+        case Cancellation():
+            return _cancelled(what)
+        case CodeAlreadyReceivedError(status=OrderStatus() as status):
+            return _cancelled(Cancellation(status.order_id, CancelOutcome.CODE_ARRIVED, status))
+        case OrderRefundedError():
+            return End(ExitCode.DONE, f"The service gave the order back: {_MONEY_IS_BACK}.")
+        case Sms4SatsError():
+            return _failed(what)
+        case ImportError():
+            return End(ExitCode.USAGE, sentence(str(what)), "Install it, and ask again.")
+        case OSError():
+            problem = f"Not all of the output was written: {what.strerror or 'it was cut off'}."
+            return End(ExitCode.UNKNOWN, problem, "What was asked for may have been done.")
+        case _:
+            return _mistake(what)
+
+
+def interrupted(stage: Stage) -> End:
+    """Return how a command ends that Ctrl-C or SIGTERM came to at `stage`."""
+    meaning, next_step = _INTERRUPTIONS[stage]
+    return End(ExitCode.INTERRUPTED, f"Interrupted: {meaning}.", next_step)
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital letter and a full stop, and no order id in it whole."""
+    for ours, theirs in _SAID_OTHERWISE:
+        text = text.replace(ours, theirs)
+    text = _ORDER_ID.sub(r"\1…\2", text).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _cancelled(done: Cancellation) -> End:
+    match done:
+        case Cancellation(outcome=CancelOutcome.CANCELLED):
+            message = f"The order was cancelled: {_MONEY_IS_BACK}."
+        case Cancellation(outcome=CancelOutcome.ALREADY_RELEASED):
+            message = f"The service had given the order back already: {_MONEY_IS_BACK}."
+        case Cancellation(status=OrderStatus(code=str(code))):
+            message = f"The code came first, and the money is spent on it: {code}"
+        case _:
+            message = "The message was sent, and the money is spent on it."
+    return End(ExitCode.DONE, message)
+
+
+def _failed(error: Sms4SatsError) -> End:
+    code = _code_of(error)
+    if code is ExitCode.USAGE:
+        if isinstance(error, AuthenticationError):
+            return End(
+                code,
+                "This needs an API key, and nothing was sent.",
+                "Set it in the environment, as SMS4SATS_API_KEY; it is never an argument.",
+            )
+        return End(code, sentence(error.problem), "Nothing was sent; `--help` shows how it is used.")
+    if isinstance(error, OrderError):
+        return End(code, sentence(error.problem), "`sms4sats status` shows where the order stands.")
+    meaning, next_step = _MEANINGS.get((error.operation or "", code), _OTHERWISE[code])
+    if isinstance(error, AuthenticationError):
+        next_step = _CHECK_THE_KEY
+    elif isinstance(error, APIError) and error.retry_after is not None:
+        next_step = f"Ask again in {error.retry_after:.0f} s; the service wants a rest."
+    tried = f" ({error.attempts} attempts)" if error.attempts > 1 else ""
+    return End(code, sentence(f"{meaning}: {error.problem}{tried}"), next_step)
+
+
+def _code_of(error: Sms4SatsError) -> ExitCode:
+    no_key = isinstance(error, AuthenticationError) and error.status_code is None
+    if no_key or isinstance(error, InvalidArgumentError):
+        return ExitCode.USAGE
+    if isinstance(error, OrderError) or error.request_outcome is RequestOutcome.REFUSED:
+        return ExitCode.REFUSED
+    if error.request_outcome is RequestOutcome.UNKNOWN and error.operation in _CHANGING:
+        return ExitCode.UNKNOWN
+    return ExitCode.UNREACHABLE
+
+
+def _mistake(error: object) -> End:
+    """Return the end for an exception that nobody has thought of: where, and no foreign text."""
+    place = ""
+    if isinstance(error, BaseException) and error.__traceback__ is not None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" in {Path(last.filename).name}, line {last.lineno}"
+    return End(
+        ExitCode.UNKNOWN,
+        f"The program itself went wrong ({type(error).__name__}{place}).",
+        "What was asked for may have been done: look before you ask again, and report this, please.",
+    )

@@ -1,0 +1,122 @@
+"""What a command prints: results on standard output, everything else on standard error."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+import attrs
+
+from sms4sats_async import Order
+
+from .ends import End, ExitCode
+from .facts import described, in_json, in_words, order_facts
+
+_PAID_FROM_THE_BALANCE = "paid"
+
+
+@attrs.frozen
+class Output:
+    """The two streams, in one of three manners: JSON, plain lines, or for somebody at a terminal.
+
+    Attributes:
+        json: One JSON object per line on standard output, and nothing else there.
+    """
+
+    json: bool
+
+    def show(self, known: Mapping[str, object], text: str | None = None) -> None:
+        """Show one result: as `text` if there is one, else a line for each fact."""
+        if self.json:
+            text = in_json(known)
+        _say(_in_lines(known) if text is None else text, sys.stdout)
+
+    def table(self, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+        """Show many results: of each those columns, in a table, or with tabs between them."""
+        if self.json:
+            for row in rows:
+                self.show(row)
+            return
+        cells = [[in_words(row[name], name) for name in columns] for row in rows]
+        if not sys.stdout.isatty():
+            for line in cells:
+                _say("\t".join(line), sys.stdout)
+            return
+        from rich.console import Console  # noqa: PLC0415 - slow, and for a terminal only
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for name in columns:
+            number = all(type(row[name]) in {int, type(None)} for row in rows)
+            table.add_column(name.replace("_", " "), justify="right" if number else "left")
+        for line in cells:
+            table.add_row(*line)
+        Console(highlight=False, markup=False, emoji=False).print(table)
+
+    def order(self, order: Order, *, to_pay_only: bool = False) -> None:
+        """Show an order, and its invoice as a QR code where it can be seen.
+
+        Args:
+            order: The order.
+            to_pay_only: It is no result, but what somebody has to pay while the command runs:
+                without JSON it goes to standard error, and the result alone to standard output.
+        """
+        known = order_facts(order)
+        if self.json:
+            self.show(known)
+            return
+        stream = sys.stderr if to_pay_only else sys.stdout
+        if order.payreq == _PAID_FROM_THE_BALANCE:
+            self.note("It is paid from the balance.")
+        else:
+            if stream.isatty():
+                self._qr(order.payreq, stream)
+            if known["amount_sat"] is None:
+                self.note("The invoice names no amount that can be read: look at it in your wallet.")
+        _say(_in_lines(known), stream)
+
+    def note(self, text: str) -> None:
+        """Tell something that is no result."""
+        _say(_wrapped(text), sys.stderr)
+
+    def end(self, end: End) -> None:
+        """Tell how the command failed."""
+        if self.json:
+            self.show({"error": end.message, "next_step": end.next_step, "exit_code": end.code})
+            return
+        self.note(end.message if end.code is ExitCode.INTERRUPTED else f"Error: {end.message}")
+        if end.next_step is not None:
+            self.note(end.next_step)
+
+    def _qr(self, payreq: str, stream: TextIO) -> None:
+        from .qr import draw  # noqa: PLC0415 - needed where somebody looks, and not else
+
+        size = os.get_terminal_size(stream.fileno())
+        drawn = draw(payreq.upper(), size.columns)
+        if drawn is None:
+            self.note(f"The QR code is wider than the {size.columns} columns of this terminal.")
+            return
+        _say("\n".join(drawn), stream)
+        if size.lines <= len(drawn):
+            self.note(f"The QR code is {len(drawn)} lines high: make the terminal higher to scan it.")
+
+
+def _say(text: str, stream: TextIO) -> None:
+    # Flushed, because whoever reads a pipe acts on each line.
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def _in_lines(known: Mapping[str, object]) -> str:
+    parts = [*described(known)]
+    width = max((len(label) for label, _ in parts), default=0)
+    return "\n".join(f"{label:<{width}}  {words}" for label, words in parts)
+
+
+def _wrapped(text: str) -> str:
+    """Return a text that breaks between words, if somebody looks at it."""
+    if not sys.stderr.isatty():
+        return text
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)

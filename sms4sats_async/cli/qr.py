@@ -1,0 +1,44 @@
+"""A QR code out of the characters of a terminal."""
+
+from itertools import groupby
+from typing import Final
+
+import segno
+
+# The black and the white of the cube of 256 colours, which no theme changes, so that it is black on
+# white also where the terminal is white on black. The 16 named colours are whatever a theme says.
+_BLACK_ON_WHITE: Final = "\x1b[38;5;16;48;5;231m"
+_ALL_BLACK: Final = "\x1b[48;5;16m"
+_PLAIN: Final = "\x1b[0m"
+
+# The upper and the lower half of a character's cell, black or not. A cell of one colour is a blank:
+# the background fills it to its edges, which a block of the font does not always do.
+_HALVES: Final = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): " "}
+
+_QUIET_ZONES: Final = (4, 2)
+"""Modules of white around the code: what the norm asks for, and what readers still read."""
+
+
+def draw(text: str, columns: int) -> list[str] | None:
+    """Return the lines that show `text` as a QR code, or None if it is wider than `columns`.
+
+    Digits and upper-case letters make the smallest code.
+    """
+    code = segno.make_qr(text, error="l")
+    for quiet in _QUIET_ZONES:
+        width, _ = code.symbol_size(border=quiet)
+        if width <= columns:
+            rows = [*code.matrix_iter(border=quiet)]
+            # Two rows to a line, and the number of rows is odd.
+            rows.append(bytearray(width))
+            return [_line(upper, lower) for upper, lower in zip(rows[::2], rows[1::2], strict=True)]
+    return None
+
+
+def _line(upper: bytearray, lower: bytearray) -> str:
+    cells = zip(upper, lower, strict=True)
+    parts = [_BLACK_ON_WHITE]
+    for cell, run in groupby(cells):
+        drawn = _HALVES[cell] * len([*run])
+        parts.append(f"{_ALL_BLACK}{drawn}{_BLACK_ON_WHITE}" if cell == (1, 1) else drawn)
+    return "".join([*parts, _PLAIN])
