@@ -3,6 +3,8 @@
 from ._clock import Clock
 from ._decode import parse_webhook
 from ._lifecycle import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
+from ._many import CancelResults
+from ._open import OpenOrder
 from ._watching import OrderWatch
 from .client import DEFAULT_BASE_URL, Sms4SatsClient
 from .errors import (
@@ -15,6 +17,7 @@ from .errors import (
     CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
+    JournalError,
     OrderError,
     OrderRefundedError,
     RateLimitError,
@@ -26,13 +29,17 @@ from .errors import (
 )
 from .events import (
     AttemptFailed,
+    CancelFinished,
+    CancelResult,
     Event,
+    JournalFailed,
     OrderCancelled,
     OrderCreated,
     StatusPolled,
     Waiting,
 )
 from .invoice import Invoice
+from .journal import JournalEntry, MemoryJournal, OrderJournal, SqliteJournal
 from .models import (
     Cancellation,
     CancelOutcome,
@@ -54,6 +61,7 @@ from .models import (
     SmsStatus,
 )
 from .retry import RetryPolicy
+from .scheduler import CancelScheduler
 
 __all__ = [
     "AUTOMATIC_CANCEL_AGE",
@@ -63,7 +71,11 @@ __all__ = [
     "AttemptFailed",
     "AuthenticationError",
     "BadRequestError",
+    "CancelFinished",
     "CancelOutcome",
+    "CancelResult",
+    "CancelResults",
+    "CancelScheduler",
     "Cancellation",
     "ClientStateError",
     "Clock",
@@ -79,11 +91,17 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidResponseError",
     "Invoice",
+    "JournalEntry",
+    "JournalError",
+    "JournalFailed",
+    "MemoryJournal",
     "Money",
+    "OpenOrder",
     "Order",
     "OrderCancelled",
     "OrderCreated",
     "OrderError",
+    "OrderJournal",
     "OrderRefundedError",
     "OrderState",
     "OrderStatus",
@@ -101,6 +119,7 @@ __all__ = [
     "Sms4SatsClient",
     "Sms4SatsError",
     "SmsStatus",
+    "SqliteJournal",
     "StatusPolled",
     "TransportError",
     "UnableToSaveDataError",

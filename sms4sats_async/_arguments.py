@@ -4,10 +4,12 @@ Everything here raises `InvalidArgumentError` and nothing else, before anything 
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -208,6 +210,22 @@ def aware(name: str, value: object) -> datetime:
     except OverflowError as error:
         problem = f"{name} lies outside the years that a datetime can hold"
         raise InvalidArgumentError(problem) from error
+
+
+def path(name: str, value: object) -> Path:
+    """Return the path of a file."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        problem = f"{name} must be the path of a file, not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return Path(os.fsdecode(value))
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """Return a whole number that is not too small."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        problem = f"{name} must be a whole number, at least {least}, not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return value
 
 
 def api_key(value: object) -> str:

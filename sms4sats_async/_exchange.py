@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote as quote_plainly
 
 import anyio
@@ -16,6 +16,7 @@ from ._decode import read_json
 from ._secrets import hide, hide_in_causes
 from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
 from .events import AttemptFailed
+from .journal.recorder import Recorder
 from .models import RequestOutcome
 from .retry import RetryPolicy, next_delay
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._transport._seam import Transport
     from ._wire import Request, Response
     from .events import Event
+    from .journal import OrderJournal
 
 T = TypeVar("T")
 
@@ -51,9 +53,11 @@ class Exchange:
         clock: Clock,
         on_event: Callable[[Event], object] | None,
         secret: str | None = None,
+        journal: OrderJournal | None = None,
     ) -> None:
         self.clock = clock
         self.retry = retry
+        self.recorder = Recorder(journal, clock=clock, tell=self.tell)
         self.random: Callable[[], float] = random.random
         self._transport = transport
         self._timeout = timeout
@@ -62,6 +66,12 @@ class Exchange:
         self._loop: object | None = None
         self._closed = False
         self._places: anyio.Semaphore | None = None
+        self._tasks: set[Any] = set()
+
+    def keep(self, task: Any) -> None:  # noqa: ANN401 - an event loop's own task
+        """Keep a task until it has ended: an event loop alone does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def call(
         self,

@@ -32,6 +32,7 @@ from .errors import (
 )
 from .events import OrderCancelled, Waiting
 from .invoice import Invoice
+from .journal.entry import told
 from .models import Cancellation, CancelOutcome, RequestOutcome
 from .retry import RetryPolicy
 
@@ -94,12 +95,147 @@ async def cancel(
 ) -> Cancellation:
     """Send the cancel, with its retries, and with a look between them where one is given."""
     request = CANCEL_ORDER.request(query={"orderId": order_id})
-    found, attempts = await exchange.call(
-        CANCEL_ORDER, request, order_id=order_id, retry=retry, after_failure=look
-    )
+    recorder = exchange.recorder
+    try:
+        found, attempts = await exchange.call(
+            CANCEL_ORDER, request, order_id=order_id, retry=retry, after_failure=look
+        )
+    except CodeAlreadyReceivedError:
+        raise  # the look has written it down
+    except Sms4SatsError as error:
+        await recorder.note(order_id, told(error.request_outcome, recorder.now(), final=False))
+        raise
     cancellation = Cancellation(order_id, found.outcome, found.status, attempts, raw=found.raw)
+    await recorder.note(order_id, told(found.outcome, recorder.now(), final=True))
     exchange.tell(OrderCancelled(order_id, cancellation))
     return cancellation
+
+
+class CancelSteps:
+    """One order whose money is asked back, step by step; whoever takes them does the waiting.
+
+    Attributes:
+        attempts: How many times the cancel was sent so far.
+        refusal: How the cancel failed last, or None.
+        final: Whether an error that `next` raised can be taken for the last word on the order.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        order_id: str,
+        *,
+        created_at: float | None,
+        poll_interval: float,
+    ) -> None:
+        self.attempts = 0
+        self.final = False
+        self.poller = Poller(exchange, order_id, poll_interval)
+        self._exchange = exchange
+        self._clock = exchange.clock
+        self._order_id = order_id
+        self._look = Look(exchange, order_id)
+        self._refusals = 0
+        self.refusal: Sms4SatsError | None = None
+        now = self._clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        self._created_at = now if created_at is None else min(created_at, now)
+        self._first_age = now - self._created_at
+        self._started = self._clock.monotonic()
+
+    @property
+    def only_the_status_counts(self) -> bool:
+        """Whether the service has refused, and by now cancels the order by itself."""
+        return self.refusal is not None and self.age() >= _AUTOMATIC
+
+    async def next(self, retry: RetryPolicy) -> Cancellation | float:
+        """Take the next step.
+
+        Send the cancel; or, where it was refused and the order is 21 minutes old since, read the
+        status, which alone can tell from then on.
+
+        Args:
+            retry: The policy for it.
+
+        Returns:
+            How the order ended, or the age in seconds at which to take the next step.
+
+        Raises:
+            Sms4SatsError: A refusal that will not change; or, with `request_outcome` UNKNOWN, that
+                nobody can tell what became of the money.
+        """
+        if self.only_the_status_counts:
+            return await self._trust_the_status(retry)
+        try:
+            done = await cancel(
+                self._exchange, self._order_id, retry=self._before_21(retry), look=self._look
+            )
+        except CodeAlreadyReceivedError as error:
+            self.attempts += error.attempts
+            return self._ended(CancelOutcome.CODE_ARRIVED, error.status)
+        except Sms4SatsError as error:
+            self.attempts += error.attempts
+            return await self._after(error)
+        self.attempts += done.attempts
+        return attrs.evolve(done, attempts=self.attempts)
+
+    async def _after(self, error: Sms4SatsError) -> float:
+        """Return the age at which the law says to go on after a failed cancel."""
+        step = after_failed_cancel(
+            error, age=self.age(), order_is_open=self._look.status is not None
+        )
+        if step is Step.GIVE_UP:
+            self.final = not isinstance(error, ClientStateError)
+            raise error
+        self.refusal = error
+        self._refusals += 1
+        if step is Step.TRUST_THE_STATUS:
+            return self.age()
+        return min(self.age() + refusal_wait(self._refusals), _AUTOMATIC)
+
+    async def _trust_the_status(self, retry: RetryPolicy) -> Cancellation | float:
+        """Return what the status shows after the service's own cancel, or raise the refusal."""
+        refusal = self.refusal
+        assert refusal is not None  # noqa: S101 - for the type checkers
+        status = await self.poller.poll(retry, patient=True)
+        ended = self.end_in(status)
+        if ended is not None:
+            return ended
+        if self.age() < _AUTOMATIC + GRACE_AFTER_AUTOMATIC_CANCEL:
+            return self.age() + self.poller.pause()
+        # Who could not read the status does not know more tomorrow than the one who reads it then.
+        self.final = status is not None
+        refusal.attempts = self.attempts
+        refusal.request_outcome = RequestOutcome.UNKNOWN
+        raise refusal
+
+    def end_in(self, status: OrderStatus | None) -> Cancellation | None:
+        """Return the end of the order that a status shows, or None if it shows none."""
+        outcome = None if status is None else verdict(status.state)
+        return None if outcome is None else self._ended(outcome, status)
+
+    def _ended(self, outcome: CancelOutcome, status: OrderStatus | None) -> Cancellation:
+        ended = Cancellation(self._order_id, outcome, status, self.attempts)
+        self._exchange.tell(OrderCancelled(self._order_id, ended))
+        return ended
+
+    def _before_21(self, retry: RetryPolicy) -> RetryPolicy:
+        """Return the policy so that it sends no cancel after the service's own."""
+        left = _AUTOMATIC - self.age()
+        if left <= 0 or (retry.total_timeout is not None and retry.total_timeout <= left):
+            return retry
+        return attrs.evolve(retry, total_timeout=left)
+
+    def age(self) -> float:
+        """Return the order's age in seconds, never more than is sure.
+
+        The wall clock counts a suspended laptop's sleep and the monotonic clock does not; the
+        monotonic clock goes on where the wall clock is set back. Each alone is a lower bound, the
+        second with a margin: two clocks never agree to the last bit.
+        """
+        by_wall = self._clock.now() - self._created_at
+        steady = self._first_age + self._clock.monotonic() - self._started
+        return max(by_wall, steady - _CLOCKS_DIFFER)
 
 
 class PatientCancel:
@@ -116,110 +252,53 @@ class PatientCancel:
         poll_interval: float,
     ) -> None:
         self._exchange = exchange
-        self._poller = Poller(exchange, order_id, poll_interval)
         self._clock = exchange.clock
         self._order_id = order_id
         self._minimum_age = minimum_age
         self._watch = watch
-        self._look = Look(exchange, order_id)
-        self._attempts = 0
-        now = self._clock.now()
-        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
-        self._created_at = now if created_at is None else min(created_at, now)
-        self._first_age = now - self._created_at
-        self._started = self._clock.monotonic()
+        self._steps = CancelSteps(
+            exchange, order_id, created_at=created_at, poll_interval=poll_interval
+        )
 
     async def run(self) -> Cancellation:
         """Wait, cancel, and wait out refusals, until the end of the order is known."""
-        why = "the service cancels no order younger than this"
-        ended = await self._wait(self._minimum_age, why)
-        refusals = 0
-        while ended is None:
-            try:
-                done = await cancel(
-                    self._exchange, self._order_id, retry=self._retry(), look=self._look
-                )
-            except CodeAlreadyReceivedError as error:
-                self._attempts += error.attempts
-                ended = self._ended(CancelOutcome.CODE_ARRIVED, error.status)
-            except Sms4SatsError as error:
-                self._attempts += error.attempts
-                refusals += 1
-                ended = await self._after(error, refusals)
-            else:
-                return attrs.evolve(done, attempts=self._attempts + done.attempts)
-        self._exchange.tell(OrderCancelled(self._order_id, ended))
-        return ended
-
-    async def _after(self, error: Sms4SatsError, refusals: int) -> Cancellation | None:
-        """Do what the law says after a failed cancel; None means to send it again."""
-        step = after_failed_cancel(
-            error, age=self._age(), order_is_open=self._look.status is not None
-        )
-        if step is Step.GIVE_UP:
-            raise error
-        if step is Step.WAIT_AND_CANCEL:
-            again = min(self._age() + refusal_wait(refusals), _AUTOMATIC)
-            ended = await self._wait(again, "the service did not cancel it yet")
-            if ended is not None or self._age() < _AUTOMATIC:
-                return ended
-        return await self._trust_the_status(error)
-
-    async def _trust_the_status(self, error: Sms4SatsError) -> Cancellation:
-        """Return what the status shows after the service's own cancel, or raise `error`."""
-        while True:
-            ended = await self._poll(self._exchange.retry)
-            if ended is not None:
-                return ended
-            if self._age() >= _AUTOMATIC + GRACE_AFTER_AUTOMATIC_CANCEL:
-                error.attempts = self._attempts
-                error.request_outcome = RequestOutcome.UNKNOWN
-                raise error
-            await self._clock.sleep(self._poller.pause())
+        recorder = self._exchange.recorder
+        age, why = self._minimum_age, "the service cancels no order younger than this"
+        try:
+            while True:
+                ended = await self._wait(age, why)
+                if ended is not None:
+                    return ended
+                done = await self._steps.next(self._exchange.retry)
+                if isinstance(done, Cancellation):
+                    return done
+                age, why = done, "the service did not cancel it yet"
+        except Sms4SatsError as error:
+            outcome = told(error.request_outcome, recorder.now(), final=self._steps.final)
+            await recorder.note(self._order_id, outcome)
+            raise
 
     async def _wait(self, until_age: float, reason: str) -> Cancellation | None:
         """Return None when the order is `until_age` seconds old, or earlier how it ended."""
-        if self._age() < until_age:
-            until = moment(self._clock.now() + until_age - self._age())
+        steps = self._steps
+        if steps.only_the_status_counts:  # the step itself reads it
+            await self._clock.sleep(max(until_age - steps.age(), SHORTEST_SLEEP))
+            return None
+        if steps.age() < until_age:
+            until = moment(self._clock.now() + until_age - steps.age())
             self._exchange.tell(Waiting(self._order_id, until, reason))
-        while (left := until_age - self._age()) > 0:
+        while (left := until_age - steps.age()) > 0:
             if self._watch:
                 bound = max(left, _SHORTEST_LOOK)
-                ended = await self._poll(RetryPolicy(attempts=1, total_timeout=bound))
+                look = RetryPolicy(attempts=1, total_timeout=bound)
+                ended = steps.end_in(await steps.poller.poll(look, patient=True))
                 if ended is not None:
                     return ended
-                left = until_age - self._age()
+                left = until_age - steps.age()
             # Slept in pieces: only the wall clock knows that a laptop was asleep meanwhile. Never
             # less than a timer can do, or the last fraction of a second would spin.
-            await self._clock.sleep(max(min(left, self._poller.pause()), SHORTEST_SLEEP))
+            await self._clock.sleep(max(min(left, steps.poller.pause()), SHORTEST_SLEEP))
         return None
-
-    async def _poll(self, retry: RetryPolicy) -> Cancellation | None:
-        status = await self._poller.poll(retry, patient=True)
-        outcome = None if status is None else verdict(status.state)
-        return None if outcome is None else self._ended(outcome, status)
-
-    def _retry(self) -> RetryPolicy:
-        """Return the client's policy, which sends no cancel after the service's own."""
-        retry = self._exchange.retry
-        left = _AUTOMATIC - self._age()
-        if left <= 0 or (retry.total_timeout is not None and retry.total_timeout <= left):
-            return retry
-        return attrs.evolve(retry, total_timeout=left)
-
-    def _ended(self, outcome: CancelOutcome, status: OrderStatus | None) -> Cancellation:
-        return Cancellation(self._order_id, outcome, status, self._attempts)
-
-    def _age(self) -> float:
-        """Return the order's age in seconds, never more than is sure.
-
-        The wall clock counts a suspended laptop's sleep and the monotonic clock does not; the
-        monotonic clock goes on where the wall clock is set back. Each alone is a lower bound, the
-        second with a margin: two clocks never agree to the last bit.
-        """
-        by_wall = self._clock.now() - self._created_at
-        steady = self._first_age + self._clock.monotonic() - self._started
-        return max(by_wall, steady - _CLOCKS_DIFFER)
 
 
 def check_invoice(order: ReceiveOrder, *, max_price: int, network: str, now: float) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _SHORTEST_SHOWN = 12
 _LOOKS_LIKE_AN_ORDER_ID = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_QUOTE = 200
+_LONGEST_INVOICE = 24
 
 
 def mask(secret: str) -> str:
@@ -23,6 +24,16 @@ def mask(secret: str) -> str:
 def mask_optional(secret: str | None) -> str:
     """Return what `repr` shows of a secret that may be absent."""
     return "None" if secret is None else mask(secret)
+
+
+def show_invoice(payreq: str) -> str:
+    """Return what tells one invoice from another; the whole would fill lines."""
+    return repr(f"{payreq[:16]}…{payreq[-4:]}" if len(payreq) > _LONGEST_INVOICE else payreq)
+
+
+def show_optional_invoice(invoice: str | None) -> str:
+    """Return what `repr` shows of an invoice that may be absent."""
+    return "None" if invoice is None else show_invoice(invoice)
 
 
 def hide(text: str, secret: str) -> str:

@@ -18,6 +18,7 @@ from .errors import (
     Sms4SatsError,
 )
 from .events import StatusPolled, Waiting
+from .journal.entry import seen
 from .models import CancelOutcome, OrderState, OrderStatus
 from .retry import RetryPolicy, may_repeat
 
@@ -35,9 +36,10 @@ client in step with a server's keep-alive limit."""
 async def get_status(
     exchange: Exchange, order_id: str, *, retry: RetryPolicy | None = None
 ) -> OrderStatus:
-    """Ask for the status of an order."""
+    """Ask for the status of an order, and write down what it says."""
     request = GET_ORDER_STATUS.request(query={"orderId": order_id})
     status, _ = await exchange.call(GET_ORDER_STATUS, request, order_id=order_id, retry=retry)
+    await exchange.recorder.note(order_id, seen(status, exchange.recorder.now()))
     return status
 
 

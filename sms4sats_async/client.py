@@ -1,7 +1,7 @@
 """The client: a thin typed face over the rooms below."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -11,6 +11,8 @@ from ._clock import Clock, SystemClock
 from ._decode import Created
 from ._exchange import Exchange
 from ._lifecycle import MINIMUM_CANCEL_AGE
+from ._many import CancelQueue, CancelResults
+from ._open import OpenOrder, Scheduler
 from ._operations import (
     CREATE_ORDER,
     CREATE_SEND_ORDER,
@@ -28,9 +30,17 @@ from ._orders import Look, PatientCancel, ReceiveCode, cancel, check_invoice
 from ._secrets import show
 from ._transport import open_transport
 from ._watching import OrderWatch, Poller, get_status, wait_for_code
-from .errors import AuthenticationError, InvalidArgumentError, InvalidResponseError
+from .errors import (
+    AuthenticationError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    JournalError,
+    Sms4SatsError,
+)
 from .events import Event, OrderCreated
 from .invoice import NETWORKS, Network
+from .journal import JournalEntry, OrderJournal
+from .journal.entry import asked, made, put, removed, taken_up
 from .models import (
     Cancellation,
     Country,
@@ -48,6 +58,7 @@ from .models import (
 from .retry import RetryPolicy
 
 T = TypeVar("T")
+OrderT = TypeVar("OrderT", bound=Order)
 
 DEFAULT_BASE_URL: Final = "https://api2.sms4sats.com"
 """The service's root (documented)."""
@@ -74,6 +85,8 @@ class Sms4SatsClient:
         on_event: Called with an `Event` at each order that is made or ended, each attempt that
             failed, each wait, and each status read while waiting. It must not block. What it
             raises is logged and goes no further.
+        journal: Where every order is written down before it is returned, and what becomes of it:
+            a `SqliteJournal`, or another `OrderJournal`. It stays the caller's.
 
     Raises:
         InvalidArgumentError: An argument that cannot be meant, such as a key over plain http to
@@ -90,6 +103,7 @@ class Sms4SatsClient:
         http_client: object | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
+        journal: OrderJournal | None = None,
     ) -> None:
         if api_key is None:
             api_key = os.environ.get("SMS4SATS_API_KEY") or None
@@ -104,12 +118,18 @@ class Sms4SatsClient:
             clock=SystemClock() if clock is None else clock,
             on_event=on_event,
             secret=self._api_key,
+            journal=journal,
         )
         self._country_ids: dict[str, list[int]] | None = None
 
     def __repr__(self) -> str:
         key = "without a key" if self._api_key is None else "with a key"
         return f"<Sms4SatsClient {self._base_url} {key}>"
+
+    @property
+    def journal(self) -> OrderJournal | None:
+        """The journal that was handed in, or None."""
+        return self._exchange.recorder.journal
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,6 +285,8 @@ class Sms4SatsClient:
             APIError: The service said no.
             TransportError: No answer; `request_outcome` tells whether an order may exist.
             InvalidResponseError: An unreadable answer; an order may exist.
+            JournalError: The journal could not be written: nothing was sent; or the order was
+                made, and stands on the error's `order`.
         """
         body: dict[str, object] = {
             "country": arguments.country(country),
@@ -278,17 +300,16 @@ class Sms4SatsClient:
             body["ref"] = arguments.referral(referral)
         self._check_key(CREATE_ORDER, needed=immediate)
         body["country"] = await self._country_id(country, retry)
-        made, created_at = await self._create(CREATE_ORDER, body, immediate=immediate, retry=retry)
-        order = ReceiveOrder(
-            order_id=made.order_id,
-            payreq=made.payreq,
-            created_at=created_at,
-            country=country,
-            service=service,
-            raw=made.raw,
+
+        def order(answer: Created, created_at: datetime) -> ReceiveOrder:
+            return ReceiveOrder(
+                answer.order_id, answer.payreq, created_at, country, service, raw=answer.raw
+            )
+
+        record = asked("receive", self._exchange.recorder.now(), country=country, service=service)
+        return await self._create(
+            CREATE_ORDER, body, order, record=record, immediate=immediate, retry=retry
         )
-        self._exchange.tell(OrderCreated(order.order_id, order))
-        return order
 
     async def create_send_order(
         self,
@@ -320,6 +341,7 @@ class Sms4SatsClient:
             APIError: The service said no.
             TransportError: No answer; `request_outcome` tells whether an order may exist.
             InvalidResponseError: An unreadable answer; an order may exist.
+            JournalError: As for `create_order`.
         """
         body: dict[str, object] = {
             "phone": arguments.phone(phone),
@@ -327,18 +349,14 @@ class Sms4SatsClient:
         }
         if webhook_url is not None:
             body["webhookUrl"] = arguments.webhook_url(webhook_url)
-        made, created_at = await self._create(
-            CREATE_SEND_ORDER, body, immediate=immediate, retry=retry
+
+        def order(answer: Created, created_at: datetime) -> SendOrder:
+            return SendOrder(answer.order_id, answer.payreq, created_at, phone, raw=answer.raw)
+
+        record = asked("send", self._exchange.recorder.now(), phone=phone)
+        return await self._create(
+            CREATE_SEND_ORDER, body, order, record=record, immediate=immediate, retry=retry
         )
-        order = SendOrder(
-            order_id=made.order_id,
-            payreq=made.payreq,
-            created_at=created_at,
-            phone=phone,
-            raw=made.raw,
-        )
-        self._exchange.tell(OrderCreated(order.order_id, order))
-        return order
 
     async def fund(self, amount: int, *, retry: RetryPolicy | None = None) -> FundOrder:
         """Ask for an invoice that fills the key's balance (`POST /fund`, documented).
@@ -360,16 +378,11 @@ class Sms4SatsClient:
             InvalidResponseError: An unreadable answer; an invoice may exist.
         """
         body: dict[str, object] = {"amount": arguments.satoshis("amount", amount)}
-        made, created_at = await self._create(FUND, body, immediate=False, retry=retry)
-        order = FundOrder(
-            order_id=made.order_id,
-            payreq=made.payreq,
-            created_at=created_at,
-            amount=amount,
-            raw=made.raw,
-        )
-        self._exchange.tell(OrderCreated(order.order_id, order))
-        return order
+
+        def order(answer: Created, created_at: datetime) -> FundOrder:
+            return FundOrder(answer.order_id, answer.payreq, created_at, amount, raw=answer.raw)
+
+        return await self._create(FUND, body, order, record=None, immediate=False, retry=retry)
 
     async def get_balance(self, *, retry: RetryPolicy | None = None) -> int:
         """Ask for the key's balance in satoshis (`GET /balance`, documented).
@@ -560,6 +573,141 @@ class Sms4SatsClient:
         """
         return OrderWatch(self._poller(order, poll_interval))
 
+    def open_order(
+        self,
+        country: int | str,
+        service: str,
+        *,
+        minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
+        poll_interval: float | timedelta = 5.0,
+        scheduler: Scheduler | None = None,
+        rental: bool = False,
+        real_phone: bool = False,
+        referral: str | None = None,
+        immediate: bool = False,
+        retry: RetryPolicy | None = None,
+    ) -> OpenOrder:
+        """Order a number for the length of an `async with`; left without a code, it is cancelled.
+
+        On the way out, by an exception or not, it waits until the order may be cancelled, and
+        cancels it as `cancel_order_when_allowed` does. Where the task itself is being cancelled
+        there is no time for that: an order that may be cancelled is, with one request of at most
+        5 seconds; another is handed to the scheduler, or left in the journal for the next one.
+
+        Args:
+            country: The country's number or name.
+            service: The service's short code.
+            minimum_age: Seconds (or a timedelta) before which the cancel is not sent.
+            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
+                15 %.
+            scheduler: A `CancelScheduler` of this client that runs, to take the order over.
+            rental: Rent the number.
+            real_phone: Ask for a number of a real phone.
+            referral: A Lightning address that gets 10 %.
+            immediate: Pay from the key's balance at once; needs the key.
+            retry: Another policy for making the order.
+
+        Returns:
+            An asynchronous context manager; `as` gives the `OpenOrder`.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            Sms4SatsError: On entering, what `create_order` raises; on a leaving that is no
+                exception's, what `cancel_order_when_allowed` raises.
+        """
+
+        async def make() -> tuple[Order, bool]:
+            order = await self.create_order(
+                country,
+                service,
+                rental=rental,
+                real_phone=real_phone,
+                referral=referral,
+                immediate=immediate,
+                retry=retry,
+            )
+            return order, False
+
+        return self._open(make, minimum_age, poll_interval, scheduler)
+
+    def resume(
+        self,
+        order: Order | str,
+        *,
+        minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
+        poll_interval: float | timedelta = 5.0,
+        scheduler: Scheduler | None = None,
+    ) -> OpenOrder:
+        """Take an order up again that was made before, perhaps by a process that has died.
+
+        Like `open_order`, for an order that there is. What the journal holds of it, such as when
+        it was made, is used; of an id that it does not know, now is taken as the time.
+
+        Args:
+            order: The order, or its id.
+            minimum_age: Seconds (or a timedelta) before which the cancel is not sent.
+            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
+                15 %.
+            scheduler: A `CancelScheduler` of this client that runs, to take the order over.
+
+        Returns:
+            An asynchronous context manager; `as` gives the `OpenOrder`.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            JournalError: On entering: the journal cannot be used.
+            Sms4SatsError: On leaving, as with `open_order`.
+        """
+        identifier = _order_id(order)
+
+        async def find() -> tuple[Order, bool]:
+            recorder = self._exchange.recorder
+            change = taken_up(order, recorder.now())
+            found = await recorder.write([(identifier, change)])
+            entry = found[0] if found else change(None)
+            known = None if entry is None else entry.order
+            if entry is None or known is None:  # a journal that does not do as it is asked
+                return ReceiveOrder(identifier, "", recorder.now()), False
+            return known, not entry.pending
+
+        return self._open(find, minimum_age, poll_interval, scheduler)
+
+    def cancel_orders(
+        self, orders: Iterable[Order | str], *, concurrency: int = 20
+    ) -> CancelResults:
+        """Cancel many orders, some at a time; an async iterator with one result for each.
+
+        Each is cancelled as `cancel_order(order, confirm=True)` does it: what fails is a result,
+        and never raised over the others. One that is known to be younger than 2 minutes is waited
+        for until then; of an id whose order is not in hand the age is not known, so it is asked
+        for at once.
+
+        Nothing is sent before the first result is asked for. Whoever leaves the loop early ends
+        it after the requests that are under way.
+
+        Args:
+            orders: The orders, or their ids; one that is named twice is cancelled once.
+            concurrency: How many are cancelled at the same time, and how many connections that
+                takes at most.
+
+        Returns:
+            An asynchronous iterator of `CancelResult`, as they finish.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+        """
+        queue = CancelQueue(
+            self._exchange,
+            self._exchange.recorder,
+            concurrency=arguments.whole_number("concurrency", concurrency, least=1),
+            patient=False,
+        )
+        minimum = MINIMUM_CANCEL_AGE.total_seconds()
+        for order in orders:
+            created_at = order.created_at.timestamp() if isinstance(order, Order) else 0.0
+            queue.add(_order_id(order), created_at=created_at, due=created_at + minimum)
+        return queue.listen(queue.run_detached)
+
     async def receive_code(
         self,
         country: int | str,
@@ -645,27 +793,55 @@ class Sms4SatsClient:
         self,
         operation: Operation[Created],
         body: dict[str, object],
+        build: Callable[[Created, datetime], OrderT],
         *,
+        record: JournalEntry | None,
         immediate: bool,
         retry: RetryPolicy | None,
-    ) -> tuple[Created, datetime]:
-        """Send a request that makes an order; return it, and when its answer was here."""
+    ) -> OrderT:
+        """Send a request that makes an order, written down before it leaves and when it is made."""
         self._check_key(operation, needed=operation.needs_key or immediate)
         if immediate:
             body["immediate"] = True
-        made, attempts = await self._exchange.call(
-            operation, operation.request(body=body, with_key=immediate), retry=retry
-        )
-        if not made.payreq and not immediate:
+        request = operation.request(body=body, with_key=immediate)
+        await self._write(operation, record)
+        try:
+            answer, attempts = await self._exchange.call(operation, request, retry=retry)
+        except Sms4SatsError as error:
+            # The record says "unknown" from the start, and that stays where it is so.
+            if record is not None and error.request_outcome is not RequestOutcome.UNKNOWN:
+                await self._exchange.recorder.note(None, removed, key=record.key)
+            raise
+        order = build(answer, _not_before(self._exchange.clock.now()))
+        await self._write(operation, record, order)
+        if not order.payreq and not immediate:
             problem = "the answer has an orderId and no payreq, so the order cannot be paid"
             raise InvalidResponseError(
                 problem,
                 operation=operation.name,
-                order_id=made.order_id,
+                order_id=order.order_id,
                 attempts=attempts,
                 request_outcome=RequestOutcome.UNKNOWN,
             )
-        return made, _not_before(self._exchange.clock.now())
+        self._exchange.tell(OrderCreated(order.order_id, order))
+        return order
+
+    async def _write(
+        self, operation: Operation[Created], record: JournalEntry | None, order: Order | None = None
+    ) -> None:
+        """Write down that an order is asked for, or that it was made."""
+        if record is None:
+            return
+        entry = record if order is None else made(record, order)
+        try:
+            await self._exchange.recorder.write([(record.key, put(entry))])
+        except JournalError as error:
+            error.operation = operation.name
+            if order is not None:
+                error.order = order
+                error.order_id = order.order_id
+                error.request_outcome = RequestOutcome.UNKNOWN
+            raise
 
     def _check_key(self, operation: Operation[Any], *, needed: bool) -> None:
         if needed and self._api_key is None:
@@ -690,6 +866,21 @@ class Sms4SatsClient:
             problem = f"the service's list has no country {show(wanted)}; see get_countries()"
             raise InvalidArgumentError(problem)
         return ids[0]
+
+    def _open(
+        self,
+        make: Callable[[], Awaitable[tuple[Order, bool]]],
+        minimum_age: float | timedelta,
+        poll_interval: float | timedelta,
+        scheduler: Scheduler | None,
+    ) -> OpenOrder:
+        return OpenOrder(
+            self._exchange,
+            make,
+            minimum_age=arguments.seconds("minimum_age", minimum_age),
+            poll_interval=arguments.positive_seconds("poll_interval", poll_interval),
+            scheduler=scheduler,
+        )
 
     def _poller(self, order: Order | str, poll_interval: float | timedelta) -> Poller:
         interval = arguments.positive_seconds("poll_interval", poll_interval)

@@ -7,6 +7,7 @@ Sms4SatsError
 ├── TransportError
 │   └── RequestTimeoutError (TimeoutError)
 ├── InvalidResponseError
+├── JournalError
 ├── APIError
 │   ├── BadRequestError
 │   ├── AuthenticationError
@@ -24,7 +25,7 @@ Sms4SatsError
 from typing import Any, Final, TypedDict, Unpack
 
 from ._secrets import hide, mask
-from .models import OrderStatus, RequestOutcome
+from .models import Order, OrderStatus, RequestOutcome
 
 _NOT_SENT = RequestOutcome.NOT_SENT
 _REFUSED = RequestOutcome.REFUSED
@@ -69,6 +70,8 @@ _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
         "get_history() shows what was funded."
     ),
 }
+
+_MAKES_AN_ORDER: Final = frozenset({"create_order", "create_send_order"})
 
 
 class Common(TypedDict, total=False):
@@ -182,6 +185,34 @@ class InvalidResponseError(Sms4SatsError):
     ) -> None:
         super().__init__(problem, **common)
         self.status_code = status_code
+
+
+class JournalError(Sms4SatsError):
+    """The journal cannot be read or written: a full disk, a damaged or locked file.
+
+    Attributes:
+        order: The order that was made and could not be written down, its id and invoice with it;
+            None where none was made, since nothing is asked for without a record.
+    """
+
+    def __init__(
+        self, problem: str = "", *, order: Order | None = None, **common: Unpack[Common]
+    ) -> None:
+        super().__init__(problem, **common)
+        self.order = order
+
+    def _consequence(self) -> str:
+        if self.order is not None:
+            return (
+                "The order was made, and the journal holds only that one was asked for: its id and "
+                "invoice stand on the error's order. Keep them; do not pay twice."
+            )
+        if self.operation in _MAKES_AN_ORDER:
+            return (
+                "Nothing was sent, because no order is made without a record. Mend the journal "
+                "and ask again."
+            )
+        return ""
 
 
 class APIError(Sms4SatsError):

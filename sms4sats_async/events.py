@@ -7,9 +7,9 @@ from datetime import datetime
 
 import attrs
 
-from ._secrets import mask_optional
-from .errors import Sms4SatsError
-from .models import Cancellation, Order, OrderStatus
+from ._secrets import mask, mask_optional
+from .errors import JournalError, Sms4SatsError
+from .models import Cancellation, CancelOutcome, Order, OrderStatus, RequestOutcome
 
 
 @attrs.frozen
@@ -84,3 +84,52 @@ class OrderCancelled(Event):
     """
 
     cancellation: Cancellation
+
+
+@attrs.frozen
+class CancelResult:
+    """What became of one of many orders whose money was asked back.
+
+    Attributes:
+        order_id: The order; `repr` masks it.
+        outcome: How it ended; or, where the cancel failed, what is known of it: REFUSED, UNKNOWN,
+            or NOT_SENT.
+        code: The code, where it came first.
+        status: The last status seen, or None.
+        error: How it failed, or None.
+        attempts: How many times the cancel was sent.
+    """
+
+    order_id: str = attrs.field(repr=mask)
+    outcome: CancelOutcome | RequestOutcome
+    code: str | None = None
+    status: OrderStatus | None = None
+    error: Sms4SatsError | None = attrs.field(default=None, eq=False)
+    attempts: int = 0
+
+    @property
+    def funds_returned(self) -> bool | None:
+        """Whether the money is the payer's again; None where nobody can tell yet."""
+        return self.outcome.funds_returned if isinstance(self.outcome, CancelOutcome) else None
+
+
+@attrs.frozen
+class CancelFinished(Event):
+    """A scheduler, or `cancel_orders`, is done with an order.
+
+    Attributes:
+        result: How it ended, or what is known of the failure.
+    """
+
+    result: CancelResult
+
+
+@attrs.frozen
+class JournalFailed(Event):
+    """What became known of an order could not be written in the journal; the call went on.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: JournalError

@@ -3,13 +3,17 @@
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
-from ._secrets import mask, mask_optional, quote_optional
-
-_LONGEST_SHOWN: Final = 24
+from ._secrets import (
+    mask,
+    mask_optional,
+    quote_optional,
+    show_invoice,
+    show_optional_invoice,
+)
 
 
 class RequestOutcome(enum.Enum):
@@ -92,15 +96,6 @@ def _nothing() -> Mapping[str, Any]:
     return {}
 
 
-def _show_invoice(payreq: str) -> str:
-    """Return what tells one invoice from another; the whole would fill lines."""
-    return repr(f"{payreq[:16]}…{payreq[-4:]}" if len(payreq) > _LONGEST_SHOWN else payreq)
-
-
-def _show_optional_invoice(invoice: str | None) -> str:
-    return "None" if invoice is None else _show_invoice(invoice)
-
-
 @attrs.frozen
 class Order:
     """What every order has.
@@ -115,7 +110,7 @@ class Order:
     """
 
     order_id: str = attrs.field(repr=mask)
-    payreq: str = attrs.field(repr=_show_invoice)
+    payreq: str = attrs.field(repr=show_invoice)
     created_at: datetime
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
@@ -319,7 +314,7 @@ class FundingEntry:
     amount: int
     created_at: datetime | None = None
     description: str | None = None
-    invoice: str | None = attrs.field(default=None, repr=_show_optional_invoice)
+    invoice: str | None = attrs.field(default=None, repr=show_optional_invoice)
     preimage: str | None = attrs.field(default=None, repr=mask_optional)
     preimage_hash: str | None = None
     price: int | None = None

@@ -1,0 +1,406 @@
+"""Many orders whose money is asked back: one timer and a fixed set of workers.
+
+An order that waits costs a tuple in a heap, not a task.
+"""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from collections import deque
+from datetime import timedelta
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import anyio
+import attrs
+from anyio.lowlevel import current_token
+
+from ._orders import CancelSteps
+from ._watching import SHORTEST_SLEEP
+from .errors import ClientStateError, JournalError, Sms4SatsError
+from .events import CancelFinished, CancelResult
+from .journal.entry import claimed, given_up, seen, told
+from .models import Cancellation, CancelOutcome, RequestOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from ._clock import Clock
+    from ._exchange import Exchange
+    from .journal import JournalEntry
+    from .journal.recorder import Recorder
+    from .models import OrderStatus
+
+_LONGEST_STEP: Final = 60.0
+"""Seconds that one step of one order may take at most, so that its claim outlasts it."""
+
+_LEASE: Final = timedelta(seconds=90)
+"""How long a claim stands of a scheduler that does not come back."""
+
+_LONGEST_NAP: Final = 5.0
+"""Seconds that the timer sleeps at most: only the wall clock knows that a laptop was asleep."""
+
+_JUMP: Final = 1.0
+"""Seconds by which the wall clock is ahead of the monotonic one when the machine was asleep."""
+
+_CLOCKS_DIFFER: Final = 0.001
+
+_FEW: Final = 100
+"""Entries of the heap that were replaced, and are not yet worth cleaning up."""
+
+_POLL_INTERVAL: Final = 5.0
+
+
+class _Armed(NamedTuple):
+    """An order that waits for its time; sorts by it."""
+
+    due: float
+    order_id: str
+    created_at: float
+
+
+class _Passed:
+    """Seconds that have surely passed, a suspended machine's sleep included.
+
+    It goes with the monotonic clock, and jumps where the wall clock does: forward, because time
+    passed that the other did not see. A wall clock that is set back changes nothing.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._asleep = 0.0
+        self._ahead = clock.now() - clock.monotonic()
+
+    def __call__(self) -> float:
+        steady = self._clock.monotonic()
+        jump = self._clock.now() - steady - self._ahead
+        if abs(jump) > _JUMP:
+            self._ahead += jump
+            self._asleep += max(jump, 0.0)
+        return steady + self._asleep
+
+
+class CancelResults:
+    """An async iterator of `CancelResult`; leave the loop at any time, nothing is held open."""
+
+    def __init__(self, start: Callable[[], None] | None = None) -> None:
+        self._start = start
+        self._results: deque[CancelResult] = deque()
+        self._more = anyio.Event()
+        self._ended = False
+        self._error: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CancelResult:
+        if self._start is not None:
+            start, self._start = self._start, None
+            start()
+        while not self._results:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            if self._more.is_set():
+                self._more = anyio.Event()
+            await self._more.wait()
+        return self._results.popleft()
+
+    def put(self, result: CancelResult) -> None:
+        """Hand a result over."""
+        self._results.append(result)
+        self._more.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Say that no more will come, and why if that is an accident."""
+        self._ended = True
+        self._error = error
+        self._more.set()
+
+
+class CancelQueue:
+    """Cancels each of many orders when its time has come, some of them at once.
+
+    Args:
+        exchange: The client's.
+        recorder: Of the journal in which orders are claimed.
+        concurrency: How many are cancelled at the same time.
+        patient: Wait refusals out; otherwise one call with its retries is all there is.
+    """
+
+    def __init__(
+        self, exchange: Exchange, recorder: Recorder, *, concurrency: int, patient: bool
+    ) -> None:
+        self._exchange = exchange
+        self._recorder = recorder
+        self._concurrency = concurrency
+        self._patient = patient
+        self._clock = exchange.clock
+        self._passed = _Passed(exchange.clock)
+        self._heap: list[_Armed] = []
+        # An entry of the heap that does not stand here was replaced, or taken out.
+        self._armed: dict[str, _Armed] = {}
+        self._busy: set[str] = set()
+        self._steps: dict[str, CancelSteps] = {}
+        self._owner = secrets.token_hex(8)
+        self._listeners: weakref.WeakSet[CancelResults] = weakref.WeakSet()
+        self._running = False
+        self._changed: anyio.Event | None = None
+        self._nap: anyio.CancelScope | None = None
+        total = exchange.retry.total_timeout
+        self._retry = attrs.evolve(
+            exchange.retry,
+            total_timeout=_LONGEST_STEP if total is None else min(total, _LONGEST_STEP),
+        )
+
+    def add(self, order_id: str, *, created_at: float, due: float) -> None:
+        """Arm an order; again, to change its time. One that is being cancelled is left to that.
+
+        Args:
+            order_id: The order.
+            created_at: When it was made, in Unix seconds.
+            due: When to cancel it, in Unix seconds.
+        """
+        now = self._clock.now()
+        self._arm(
+            _Armed(
+                self._passed() + due - now + _CLOCKS_DIFFER if due > now else self._passed(),
+                order_id,
+                min(created_at, now),
+            )
+        )
+
+    def _arm(self, armed: _Armed) -> None:
+        if armed.order_id in self._busy:
+            return
+        self._armed[armed.order_id] = armed
+        heappush(self._heap, armed)
+        if len(self._heap) > 2 * len(self._armed) + _FEW:
+            self._heap = list(self._armed.values())
+            heapify(self._heap)
+        if self._heap[0] is armed:
+            self._wake()
+
+    def remove(self, order_id: str) -> bool:
+        """Take an order out, and tell whether it was in.
+
+        The request of one that is being cancelled goes on, and is not repeated.
+        """
+        was_in = self._armed.pop(order_id, None) is not None or order_id in self._busy
+        self._busy.discard(order_id)
+        self._steps.pop(order_id, None)
+        self._wake()
+        return was_in
+
+    def __len__(self) -> int:
+        return len(self._armed) + len(self._busy)
+
+    def __contains__(self, order_id: str) -> bool:
+        return order_id in self._armed or order_id in self._busy
+
+    def listen(self, start: Callable[[], None] | None = None) -> CancelResults:
+        """Return an iterator over the results from now on."""
+        results = CancelResults(start)
+        self._listeners.add(results)
+        return results
+
+    def run_detached(self) -> None:
+        """Run until every order is done, or nobody listens any more, in a task of nobody's.
+
+        A task group cannot be held open from one step of an iterator to the next: whoever leaves
+        the loop early would leave it in another task. So this is a plain task of the event loop,
+        which ends by itself.
+        """
+        token: Any = current_token()
+        loop: Any = getattr(token, "native_token", token)
+        if hasattr(loop, "run_sync_soon"):
+            import trio  # noqa: PLC0415 - only where it runs
+
+            trio.lowlevel.spawn_system_task(self._run_to_the_end)
+        else:
+            self._exchange.keep(loop.create_task(self._run_to_the_end()))
+
+    async def _run_to_the_end(self) -> None:
+        error: Exception | None = None
+        try:
+            await self.run(to_the_end=True)
+        except Exception as accident:  # noqa: BLE001 - carried to whoever iterates
+            error = accident
+        self.end(error)
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell whoever listens that no more will come."""
+        for listener in self._listeners:
+            listener.end(error)
+
+    async def run(self, *, to_the_end: bool = False) -> None:
+        """Cancel what is due, until the task is cancelled.
+
+        Args:
+            to_the_end: Or until every order is done, or nobody listens any more.
+
+        Raises:
+            ClientStateError: It runs already.
+        """
+        if self._running:
+            problem = "the scheduler runs already"
+            raise ClientStateError(problem)
+        self._running = True
+        send, receive = anyio.create_memory_object_stream[_Armed](0)
+        try:
+            async with anyio.create_task_group() as group, send:
+                for _ in range(self._concurrency):
+                    group.start_soon(self._work, receive.clone())
+                receive.close()
+                await self._keep_time(send, to_the_end=to_the_end)
+        finally:
+            receive.close()
+            self._running = False
+
+    # --- the timer --------------------------------------------------------------------------------
+
+    async def _keep_time(self, send: MemoryObjectSendStream[_Armed], *, to_the_end: bool) -> None:
+        while not to_the_end or (len(self) and self._listeners):
+            armed = self._first()
+            if armed is None:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+                continue
+            left = armed.due - self._passed()
+            if left <= 0:
+                heappop(self._heap)
+                del self._armed[armed.order_id]
+                self._busy.add(armed.order_id)
+                await send.send(armed)
+                continue
+            with anyio.CancelScope() as self._nap:
+                await self._clock.sleep(max(min(left, _LONGEST_NAP), SHORTEST_SLEEP))
+
+    def _first(self) -> _Armed | None:
+        """Return the order that is due next, or None if none waits."""
+        while self._heap and self._armed.get(self._heap[0].order_id) is not self._heap[0]:
+            heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def _wake(self) -> None:
+        """Make the timer look again."""
+        if self._changed is not None:
+            self._changed.set()
+        if self._nap is not None:
+            self._nap.cancel()
+
+    # --- the workers ------------------------------------------------------------------------------
+
+    async def _work(self, jobs: MemoryObjectReceiveStream[_Armed]) -> None:
+        async with jobs:
+            async for armed in jobs:
+                try:
+                    await self._cancel(armed)
+                finally:
+                    self._busy.discard(armed.order_id)
+                    if not self._busy and not self._armed:
+                        self._wake()
+
+    async def _cancel(self, armed: _Armed) -> None:
+        """Take the next step of one order; tell how it ended, or arm it again."""
+        order_id = armed.order_id
+        entry = await self._claim(order_id)
+        if entry is not None and not entry.pending:
+            self._tell(_result_in(order_id, entry))
+            return
+        if entry is not None and entry.claimed_by != self._owner:
+            wait = max((entry.claimed_until or 0.0) - self._clock.now(), _CLOCKS_DIFFER)
+            self._again(armed._replace(due=self._passed() + wait))
+            return
+        try:
+            result = await self._step(armed)
+        except BaseException:  # ended from outside: another scheduler may go on at once
+            await self._recorder.note(order_id, given_up)
+            raise
+        if result is not None:
+            self._tell(result)
+
+    async def _step(self, armed: _Armed) -> CancelResult | None:
+        order_id = armed.order_id
+        steps = self._steps.pop(order_id, None) or CancelSteps(
+            self._exchange, order_id, created_at=armed.created_at, poll_interval=_POLL_INTERVAL
+        )
+        try:
+            done = await steps.next(self._retry)
+        except Sms4SatsError as error:
+            return await self._failed(order_id, error, steps)
+        if isinstance(done, Cancellation):
+            await self._write_elsewhere(order_id, done.outcome, done.status, final=True)
+            code = None if done.status is None else done.status.code
+            return CancelResult(order_id, done.outcome, code, done.status, None, done.attempts)
+        if not self._patient and steps.refusal is not None:
+            return await self._failed(order_id, steps.refusal, steps)
+        await self._recorder.note(order_id, given_up)
+        if order_id in self._busy:
+            self._steps[order_id] = steps
+            self._again(armed._replace(due=self._passed() + done - steps.age()))
+        return None
+
+    async def _failed(
+        self, order_id: str, error: Sms4SatsError, steps: CancelSteps
+    ) -> CancelResult:
+        outcome = error.request_outcome
+        if steps.final:
+            await self._exchange.recorder.note(
+                order_id, told(outcome, self._recorder.now(), final=True)
+            )
+        await self._write_elsewhere(order_id, outcome, final=steps.final)
+        if not steps.final:
+            await self._recorder.note(order_id, given_up)
+        return CancelResult(order_id, outcome, None, None, error, error.attempts)
+
+    def _again(self, armed: _Armed) -> None:
+        self._busy.discard(armed.order_id)
+        self._arm(armed)
+
+    def _tell(self, result: CancelResult) -> None:
+        for listener in self._listeners:
+            listener.put(result)
+        self._exchange.tell(CancelFinished(result.order_id, result))
+
+    # --- the journal ------------------------------------------------------------------------------
+
+    async def _claim(self, order_id: str) -> JournalEntry | None:
+        """Claim an order for this scheduler; return its entry, or None where there is none.
+
+        A journal that cannot be written claims nothing. The money matters more than a cancel that
+        may be sent twice, so it is sent all the same.
+        """
+        if self._recorder.journal is None:
+            return None
+        change = claimed(self._owner, self._clock.now(), _LEASE)
+        try:
+            return (await self._recorder.write([(order_id, change)]))[0]
+        except JournalError as error:
+            self._recorder.complain(order_id, error)
+            return None
+
+    async def _write_elsewhere(
+        self,
+        order_id: str,
+        outcome: CancelOutcome | RequestOutcome,
+        status: OrderStatus | None = None,
+        *,
+        final: bool,
+    ) -> None:
+        """Write the end down where the client's own journal is another one, or none."""
+        recorder = self._recorder
+        if recorder is self._exchange.recorder:
+            return
+        if status is not None:
+            await recorder.note(order_id, seen(status, recorder.now()))
+        await recorder.note(order_id, told(outcome, recorder.now(), final=final))
+
+
+def _result_in(order_id: str, entry: JournalEntry) -> CancelResult:
+    """Return what the journal says of an order that somebody else has ended."""
+    return CancelResult(order_id, entry.outcome or RequestOutcome.UNKNOWN, entry.code)

@@ -1,0 +1,201 @@
+"""An order for the length of an `async with`: left without a code, its money is asked back."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+import anyio
+
+from ._arguments import positive_seconds
+from ._lifecycle import AUTOMATIC_CANCEL_AGE
+from ._orders import Look, PatientCancel, cancel
+from ._secrets import mask
+from ._watching import Poller, moment, wait_for_code
+from .errors import (
+    ClientStateError,
+    CodeAlreadyReceivedError,
+    CodeTimeoutError,
+    OrderError,
+    Sms4SatsError,
+)
+from .models import Cancellation, CancelOutcome
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime, timedelta
+    from types import TracebackType
+
+    from ._exchange import Exchange
+    from .models import Order, OrderStatus
+
+_LAST_ATTEMPT: Final = 5.0
+"""Seconds that a task which is being cancelled takes at most to cancel its order."""
+
+_LOGGER: Final = logging.getLogger("sms4sats_async")
+
+
+class Scheduler(Protocol):
+    """What takes over an order that cannot be cancelled yet; a `CancelScheduler` does."""
+
+    def schedule(self, order: Order, /, not_before: datetime | None = None) -> object:
+        """Cancel an order when its time has come."""
+        ...
+
+
+class OpenOrder:
+    """An order that is cancelled on the way out, unless its code came.
+
+    Attributes:
+        cancellation: How it ended on the way out: with a code after all
+            (`cancellation.status.code`), or with the money back. None before, or if the code had
+            come inside, or if the order was left to others.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        make: Callable[[], Awaitable[tuple[Order, bool]]],
+        *,
+        minimum_age: float,
+        poll_interval: float,
+        scheduler: Scheduler | None,
+    ) -> None:
+        self.cancellation: Cancellation | None = None
+        self._exchange = exchange
+        self._make = make
+        self._minimum_age = minimum_age
+        self._poll_interval = poll_interval
+        self._scheduler = scheduler
+        self._order: Order | None = None
+        self._has_ended = False
+
+    @property
+    def order(self) -> Order:
+        """The order."""
+        if self._order is None:
+            problem = "the order is not open yet; use it inside `async with`"
+            raise ClientStateError(problem)
+        return self._order
+
+    @property
+    def order_id(self) -> str:
+        """The order's id."""
+        return self.order.order_id
+
+    @property
+    def payreq(self) -> str:
+        """The hold invoice to pay; empty where an order is resumed whose invoice nobody kept."""
+        return self.order.payreq
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        return self.order.created_at
+
+    async def wait_for_code(self, *, timeout: float | timedelta) -> OrderStatus:
+        """Wait until the code is there; see `Sms4SatsClient.wait_for_code`.
+
+        Args:
+            timeout: Seconds (or a timedelta) to wait at most.
+
+        Returns:
+            The status with the code in `code`.
+
+        Raises:
+            CodeTimeoutError: No code in time. Leaving the `async with` by it cancels the order.
+            OrderRefundedError: The service gave the order back; no code will come.
+            OrderError: The order is not one for a code.
+            APIError: A refusal that a repeat cannot cure.
+        """
+        limit = positive_seconds("timeout", timeout)
+        try:
+            status = await wait_for_code(self._poller(), timeout=limit)
+        except CodeTimeoutError:
+            raise
+        except OrderError:
+            self._has_ended = True
+            raise
+        self._has_ended = True
+        return status
+
+    async def __aenter__(self) -> Self:
+        self._order, self._has_ended = await self._make()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._has_ended:
+            return
+        if error is not None and not isinstance(error, Exception):
+            await self._leave()
+            return
+        try:
+            self.cancellation = await PatientCancel(
+                self._exchange,
+                self.order_id,
+                created_at=self.created_at.timestamp(),
+                minimum_age=self._minimum_age,
+                watch=True,
+                poll_interval=self._poll_interval,
+            ).run()
+        except Sms4SatsError as failure:
+            if error is None:
+                raise
+            # Whoever handles his own exception is to learn of this one too.
+            error.add_note(str(failure))
+            _LOGGER.error("%s", failure)  # noqa: TRY400 - it says all
+        except BaseException:
+            await self._leave()
+            raise
+
+    async def _leave(self) -> None:
+        """Do what can be done in 5 seconds by a task that is being cancelled."""
+        due = self.created_at.timestamp() + self._minimum_age
+        if self._exchange.clock.now() >= due:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
+                if await self._cancel_now():
+                    return
+        when = moment(due)
+        who = f"order {mask(self.order_id)}, left without a code,"
+        if self._scheduler is not None:
+            self._scheduler.schedule(self.order, not_before=when)
+            _LOGGER.warning("%s is the scheduler's now: it cancels it from %s on", who, when)
+            return
+        by_itself = moment(self.created_at.timestamp() + AUTOMATIC_CANCEL_AGE.total_seconds())
+        kept = (
+            "stands in the journal"
+            if self._exchange.recorder.journal is not None
+            else "is in no journal"
+        )
+        _LOGGER.warning(
+            "%s %s: it can be cancelled from %s on, and the service gives the money back by itself "
+            "at %s",
+            who,
+            kept,
+            when,
+            by_itself,
+        )
+
+    async def _cancel_now(self) -> bool:
+        """Send the cancel once, and look; tell whether the order has ended."""
+        once = RetryPolicy(attempts=1, total_timeout=_LAST_ATTEMPT)
+        look = Look(self._exchange, self.order_id)
+        try:
+            self.cancellation = await cancel(self._exchange, self.order_id, retry=once, look=look)
+        except CodeAlreadyReceivedError as arrived:
+            self.cancellation = Cancellation(
+                self.order_id, CancelOutcome.CODE_ARRIVED, arrived.status, arrived.attempts
+            )
+        except Sms4SatsError as failure:
+            _LOGGER.warning("%s", failure)
+            return False
+        return True
+
+    def _poller(self) -> Poller:
+        return Poller(self._exchange, self.order_id, self._poll_interval)

@@ -1,0 +1,397 @@
+"""A journal in a file: SQLite from the standard library, in a thread of its own.
+
+Work is handed to the thread before anything is awaited, so that a task that is cancelled meanwhile
+cannot take back what was to be written. What is handed over at the same time is written in one
+transaction. The thread ends, and the file is closed, as soon as there has been nothing to do for a
+moment; a process that ends waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+import anyio
+import attrs
+from anyio.lowlevel import current_token
+
+from sms4sats_async._arguments import aware, positive_seconds
+from sms4sats_async._arguments import path as as_path
+from sms4sats_async.errors import JournalError
+from sms4sats_async.models import CancelOutcome, OrderState, RequestOutcome
+
+from .entry import JournalEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+    from types import TracebackType
+
+    from .entry import Change
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1
+
+_APPLICATION_ID: Final = 0x53345341
+"""Tells a journal from another program's SQLite file."""
+
+_LINGER: Final = 0.2
+"""Seconds that the thread waits for more work before it closes the file and ends."""
+
+_OWNER_ALONE: Final = 0o600
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(JournalEntry))
+
+# Columns without a type keep what they are given: a country's number, or its name.
+_SCHEMA: Final = (
+    f"CREATE TABLE orders (row INTEGER PRIMARY KEY, {', '.join(_FIELDS)})",
+    "CREATE UNIQUE INDEX by_key ON orders (key)",
+    "CREATE INDEX by_order_id ON orders (order_id) WHERE order_id IS NOT NULL",
+    "CREATE INDEX by_time ON orders (created_at)",
+    """CREATE INDEX pending ON orders (created_at)
+       WHERE order_id IS NOT NULL AND finished_at IS NULL""",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+_SELECT: Final = f"SELECT {', '.join(_FIELDS)} FROM orders"  # noqa: S608 - field names alone
+_BY_KEY: Final = f"{_SELECT} WHERE key = ?"
+_BY_ORDER_ID: Final = f"{_SELECT} WHERE order_id = ? ORDER BY row DESC LIMIT 1"
+_PENDING: Final = (
+    f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL ORDER BY created_at, row"
+)
+_HISTORY: Final = f"{_SELECT} WHERE created_at >= ? ORDER BY created_at DESC, row DESC LIMIT ?"
+_PUT: Final = (
+    f"INSERT INTO orders ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))}) "  # noqa: S608
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in _FIELDS)}"
+)
+_REMOVE: Final = "DELETE FROM orders WHERE key = ?"
+_PRUNE: Final = (
+    "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at ELSE finished_at END < ?"
+)
+
+_PROBLEMS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
+    sqlite3.SQLITE_READONLY: "it may not be written to",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_NOTADB: "the file is no journal",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; keep it, for the order ids in it",
+    sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
+}
+_PRIMARY: Final = 0xFF
+"""The part of SQLite's error codes that says what kind it is (sqlite.org/rescode.html)."""
+
+
+class _Job(Generic[T]):
+    """Something to do in the thread, and what came of it."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+        self.result: T
+        self.error: JournalError | None = None
+        self.done = anyio.Event()
+        # Trio's token, or asyncio's loop; newer versions of anyio (4.11) wrap it.
+        token: Any = current_token()
+        self.loop: Any = getattr(token, "native_token", token)
+
+    async def wait(self) -> T:
+        """Return the result once it is written, or raise why it is not."""
+        await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class SqliteJournal:
+    """An `OrderJournal` in one SQLite file on this machine, mode 0600.
+
+    Several clients, event loops and processes may use the same file: one writes at a time, the
+    others wait. Nothing is opened before the first use, and the file is closed by itself when
+    there is nothing to do; `aclose` waits for that.
+
+    Args:
+        path: The file; it is made if it does not exist, its folder is not. Not on a network drive,
+            whose locks SQLite cannot trust.
+        lock_timeout: Seconds (or a timedelta) to wait for another process that writes.
+
+    Raises:
+        InvalidArgumentError: An argument that cannot be meant.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, lock_timeout: float | timedelta = 2.0
+    ) -> None:
+        self._path = as_path("path", path).absolute()
+        self._lock_timeout = positive_seconds("lock_timeout", lock_timeout)
+        self._jobs: deque[_Job[Any]] = deque()
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return f"<SqliteJournal {self._path}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Return when everything is written and the file is closed. Using it again opens it."""
+        with self._changed:
+            self._closing = True
+            thread = self._thread
+            self._changed.notify()
+        if thread is not None:
+            await anyio.to_thread.run_sync(thread.join)
+
+    async def update(
+        self, changes: Sequence[tuple[str, Change]], /
+    ) -> Sequence[JournalEntry | None]:
+        """Change entries; see `OrderJournal.update`.
+
+        Raises:
+            JournalError: Nothing of it was written.
+        """
+        return await self._do(lambda file: [_change(file, *each) for each in changes])
+
+    async def pending(self) -> list[JournalEntry]:
+        """Return the entries for which something is left to be done, the oldest first.
+
+        Raises:
+            JournalError: The file cannot be read.
+        """
+        return await self._do(lambda file: _entries(file.execute(_PENDING)))
+
+    async def get(self, order_id: str, /) -> JournalEntry | None:
+        """Return the entry of an order, or None if there is none.
+
+        Raises:
+            JournalError: The file cannot be read.
+        """
+        return await self._do(lambda file: _find(file, _BY_ORDER_ID, order_id))
+
+    async def history(
+        self, *, since: datetime | None = None, limit: int | None = None
+    ) -> list[JournalEntry]:
+        """Return all entries, the newest first; see `OrderJournal.history`.
+
+        Raises:
+            JournalError: The file cannot be read.
+        """
+        first = 0.0 if since is None else aware("since", since).timestamp()
+        return await self._do(
+            lambda file: _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)))
+        )
+
+    async def prune(self, before: datetime, /) -> int:
+        """Remove what was finished before that time; see `OrderJournal.prune`.
+
+        Raises:
+            JournalError: Nothing was removed.
+        """
+        moment = aware("before", before).timestamp()
+        return await self._do(lambda file: file.execute(_PRUNE, (moment,)).rowcount)
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        job = _Job(work)
+        with self._changed:
+            self._jobs.append(job)
+            self._closing = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=repr(self))
+                self._thread.start()
+            else:
+                self._changed.notify()
+        return await job.wait()
+
+    def _serve(self) -> None:
+        """Do what there is to do, until there has been nothing for a moment."""
+        file: sqlite3.Connection | None = None
+        while True:
+            with self._changed:
+                if not self._jobs and not self._closing:
+                    self._changed.wait(_LINGER)
+                jobs = list(self._jobs)
+                self._jobs.clear()
+                if not jobs:
+                    # In the same breath, so that whoever hands over more starts another thread.
+                    self._thread = None
+                    break
+            file = self._work(file, jobs)
+            _tell(jobs)
+        if file is not None:
+            file.close()
+
+    def _work(
+        self, file: sqlite3.Connection | None, jobs: list[_Job[Any]]
+    ) -> sqlite3.Connection | None:
+        """Do the jobs in one transaction, or each alone where that fails; return the open file."""
+        try:
+            if file is None:
+                file = self._open()
+            _transact(file, jobs)
+        except Exception as error:  # noqa: BLE001 - a change may be anybody's; it is carried on
+            if len(jobs) > 1 and file is not None:
+                for job in jobs:
+                    file = self._work(file, [job])
+                return file
+            for job in jobs:
+                job.error = self._explain(error)
+            if file is not None and isinstance(error, sqlite3.DatabaseError):
+                file.close()  # what is open may be of a file that was replaced meanwhile
+                return None
+        return file
+
+    def _open(self) -> sqlite3.Connection:
+        # Made here, because SQLite would make it readable for others. Its side files follow it.
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, _OWNER_ALONE)
+        os.close(descriptor)
+        with suppress(PermissionError):  # somebody else's file, which we may write to
+            self._path.chmod(_OWNER_ALONE)
+        file = sqlite3.connect(self._path, timeout=self._lock_timeout, isolation_level=None)
+        try:
+            _prepare(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _explain(self, error: Exception) -> JournalError:
+        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+        problem = _PROBLEMS.get(code) or str(error) or type(error).__name__
+        explained = JournalError(f"the journal {self._path} cannot be used: {problem}")
+        explained.__cause__ = error
+        return explained
+
+
+def _prepare(file: sqlite3.Connection) -> None:
+    """Make the schema, or check that it is one that can be read."""
+    # Written to disk before an order is returned: FULL waits for the disk itself.
+    file.execute("PRAGMA journal_mode = WAL")
+    file.execute("PRAGMA synchronous = FULL")
+    if _version(file) == (_APPLICATION_ID, SCHEMA_VERSION):
+        return
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        application, version = _version(file)
+        is_new = not file.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if is_new and (application, version) == (0, 0):
+            for statement in _SCHEMA:
+                file.execute(statement)
+        elif application != _APPLICATION_ID:
+            raise ValueError("the file belongs to another program")
+        elif version != SCHEMA_VERSION:
+            raise ValueError(
+                f"its schema is version {version}, and this library reads {SCHEMA_VERSION}"
+            )
+    finally:
+        file.execute("COMMIT")
+
+
+def _version(file: sqlite3.Connection) -> tuple[int, int]:
+    (application,) = file.execute("PRAGMA application_id").fetchone()
+    (version,) = file.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _transact(file: sqlite3.Connection, jobs: list[_Job[Any]]) -> None:
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        for job in jobs:
+            job.result = job.work(file)
+        file.execute("COMMIT")
+    except BaseException:
+        if file.in_transaction:  # SQLite ends some of them by itself, on a full disk for one
+            file.execute("ROLLBACK")
+        raise
+
+
+def _tell(jobs: list[_Job[Any]]) -> None:
+    """Wake whoever waits, each in its own event loop."""
+    for loop in {job.loop for job in jobs}:
+        done = [job.done for job in jobs if job.loop is loop]
+        # The one call of each that another thread may make.
+        call = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe
+        with suppress(RuntimeError):  # that event loop has ended, so nobody waits any more
+            call(_set_all, done)
+
+
+def _set_all(events: list[anyio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _change(file: sqlite3.Connection, reference: str, change: Change) -> JournalEntry | None:
+    before = _find(file, _BY_ORDER_ID, reference) or _find(file, _BY_KEY, reference)
+    after = change(before)
+    if after is None:
+        if before is not None:
+            file.execute(_REMOVE, (before.key,))
+    elif after is not before:
+        file.execute(_PUT, _row(after))
+    return after
+
+
+def _find(file: sqlite3.Connection, statement: str, value: str) -> JournalEntry | None:
+    row = file.execute(statement, (value,)).fetchone()
+    return None if row is None else _entry(row)
+
+
+def _entries(rows: sqlite3.Cursor) -> list[JournalEntry]:
+    return [_entry(row) for row in rows]
+
+
+def _row(entry: JournalEntry) -> list[object]:
+    values: list[Any] = [getattr(entry, field) for field in _FIELDS]
+    for place, (encode, _) in _CODECS.items():
+        if values[place] is not None:
+            values[place] = encode(values[place])
+    return values
+
+
+def _entry(row: Sequence[Any]) -> JournalEntry:
+    values = list(row)
+    for place, (_, decode) in _CODECS.items():
+        if values[place] is not None:
+            values[place] = decode(values[place])
+    return JournalEntry(*values)
+
+
+_OUTCOMES: Final = {each.value: each for each in (*CancelOutcome, *RequestOutcome)}
+
+_Codec = tuple[Callable[[Any], object], Callable[[Any], object]]
+_MOMENT: Final[_Codec] = (
+    lambda moment: moment.timestamp(),
+    lambda seconds: datetime.fromtimestamp(seconds, UTC),
+)
+_CODECS: Final[Mapping[int, _Codec]] = {
+    _FIELDS.index("created_at"): _MOMENT,
+    _FIELDS.index("not_before"): _MOMENT,
+    _FIELDS.index("finished_at"): _MOMENT,
+    _FIELDS.index("state"): (lambda state: state.value, OrderState),
+    _FIELDS.index("outcome"): (lambda outcome: outcome.value, _OUTCOMES.__getitem__),
+    _FIELDS.index("codes"): (json.dumps, lambda text: tuple(json.loads(text))),
+    _FIELDS.index("paid"): (int, bool),
+}
+"""What SQLite cannot hold as it is: by the place of its column, how it is written and read."""

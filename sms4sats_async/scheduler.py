@@ -1,0 +1,203 @@
+"""Many orders at once: cancels each when its time has come, also those of a process that died."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from . import _arguments as arguments
+from ._lifecycle import MINIMUM_CANCEL_AGE
+from ._many import CancelQueue
+from .errors import JournalError
+from .journal.entry import left_alone, scheduled
+from .journal.recorder import Recorder
+from .models import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from datetime import datetime, timedelta
+
+    from ._many import CancelResults
+    from .client import Sms4SatsClient
+    from .journal import OrderJournal
+    from .journal.entry import Change
+
+_AT_ONCE: Final = 1_000
+"""Orders that are armed in one go, some milliseconds."""
+
+
+class CancelScheduler:
+    """Gives the money of many orders back: one timer and a fixed set of workers.
+
+    Start `run` in a task group of your own. It takes up what is pending in the journal first, so
+    that a process that comes back after a crash goes on where it was.
+
+    Several schedulers may share a journal, in one process or several: an order is claimed in it
+    before it is cancelled, so that no two cancel the same one. What each takes up at its start is
+    everything that is pending, though: give every bot a journal of its own.
+
+    Args:
+        client: The client to cancel with; it stays the caller's.
+        journal: Where orders are claimed and taken up; the client's own if None.
+        concurrency: How many orders are cancelled at the same time, and how many connections that
+            takes at most.
+        minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+
+    Raises:
+        InvalidArgumentError: An argument that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        client: Sms4SatsClient,
+        *,
+        journal: OrderJournal | None = None,
+        concurrency: int = 20,
+        minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
+    ) -> None:
+        exchange = client._exchange  # noqa: SLF001 - the same house, one floor up
+        self._recorder = exchange.recorder
+        if journal is not None and journal is not client.journal:
+            self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
+        self._minimum_age = arguments.seconds("minimum_age", minimum_age)
+        self._queue = CancelQueue(
+            exchange,
+            self._recorder,
+            concurrency=arguments.whole_number("concurrency", concurrency, least=1),
+            patient=True,
+        )
+        self._unwritten: dict[str, Change] = {}
+        self._something_to_write = anyio.Event()
+        self._writing = anyio.Lock()
+
+    def __len__(self) -> int:
+        """Return how many orders it has in hand."""
+        return len(self._queue)
+
+    def schedule(
+        self, order: Order | str, /, not_before: datetime | None = None
+    ) -> Awaitable[None]:
+        """Cancel an order as soon as that is allowed; again, to change the time.
+
+        It is in hand at once. Await what is returned to know that it stands in the journal; `run`
+        writes it down otherwise. Call it in the event loop in which `run` runs.
+
+        Args:
+            order: The order, or its id. Of an id that the journal does not know, now is taken as
+                the time it was made, which is the safe guess.
+            not_before: When to cancel it at the earliest, with a time zone, beyond the two
+                minutes; kept in the journal.
+
+        Returns:
+            What can be awaited, and raises a `JournalError` then.
+
+        Raises:
+            InvalidArgumentError: An argument that cannot be meant.
+        """
+        order_id = arguments.order_id(order.order_id if isinstance(order, Order) else order)
+        if not_before is not None:
+            not_before = arguments.aware("not_before", not_before)
+        now = self._recorder.now()
+        self._arm(order_id, order.created_at if isinstance(order, Order) else now, not_before)
+        return self._write(order_id, scheduled(order, not_before, now))
+
+    def unschedule(self, order: Order | str, /) -> Awaitable[None]:
+        """Leave an order to the service, which gives its money back by itself after 21 minutes.
+
+        A request that is under way goes on, and is not repeated. A scheduler that takes the order
+        up again after a restart leaves it alone for those 21 minutes too.
+
+        Args:
+            order: The order, or its id.
+
+        Returns:
+            What can be awaited to know that it stands in the journal.
+
+        Raises:
+            InvalidArgumentError: An id that cannot be one.
+        """
+        order_id = arguments.order_id(order.order_id if isinstance(order, Order) else order)
+        self._queue.remove(order_id)
+        return self._write(order_id, left_alone)
+
+    def results(self) -> CancelResults:
+        """Return an async iterator over what becomes of the orders, from now on.
+
+        It ends when `run` does. Leave the loop at any time: nothing is held open. The same results
+        come as `CancelFinished` to the client's `on_event`.
+        """
+        return self._queue.listen()
+
+    async def run(self) -> None:
+        """Cancel what is due, until the task is cancelled.
+
+        Raises:
+            ClientStateError: It runs already.
+            JournalError: What is pending cannot be read.
+        """
+        try:
+            async with anyio.create_task_group() as group:
+                await self._take_up_what_is_pending()
+                group.start_soon(self._keep_writing)
+                await self._queue.run()
+        finally:
+            self._queue.end()
+
+    async def _take_up_what_is_pending(self) -> None:
+        journal = self._recorder.journal
+        if journal is None:
+            return
+        await self._write_down()
+        for number, entry in enumerate(await journal.pending()):
+            if entry.order_id is not None and entry.order_id not in self._queue:
+                self._arm(entry.order_id, entry.created_at, entry.not_before)
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
+
+    def _arm(self, order_id: str, created_at: datetime, not_before: datetime | None) -> None:
+        created = created_at.timestamp()
+        allowed = created + self._minimum_age
+        due = allowed if not_before is None else max(allowed, not_before.timestamp())
+        self._queue.add(order_id, created_at=created, due=due)
+
+    def _write(self, order_id: str, change: Change) -> Awaitable[None]:
+        self._unwritten[order_id] = change
+        self._something_to_write.set()
+        return _Written(self._write_down)
+
+    async def _keep_writing(self) -> None:
+        """Write down what nobody awaits."""
+        while True:
+            await self._something_to_write.wait()
+            self._something_to_write = anyio.Event()
+            try:
+                await self._write_down()
+            except JournalError as error:  # tried again with the next one
+                self._recorder.complain(None, error)
+
+    async def _write_down(self) -> None:
+        async with self._writing:
+            changes, self._unwritten = self._unwritten, {}
+            if not changes:
+                return
+            try:
+                entries = await self._recorder.write(list(changes.items()))
+            except BaseException:
+                self._unwritten = changes | self._unwritten
+                raise
+        for entry in entries:
+            # The journal may know better than the caller when the order was made.
+            if entry is not None and entry.order_id is not None and entry.order_id in self._queue:
+                self._arm(entry.order_id, entry.created_at, entry.not_before)
+
+
+class _Written:
+    """What `schedule` returns: await it to know that the journal holds it."""
+
+    def __init__(self, write_down: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._write_down = write_down
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._write_down().__await__()
