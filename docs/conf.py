@@ -16,7 +16,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.typing import stringify_annotation
 
 import sms4sats_async
-from sms4sats_async import simulator
+from sms4sats_async import progress, simulator
 
 project = "sms4sats-async"
 release = version_of(project)
@@ -57,6 +57,7 @@ napoleon_attr_annotations = True
 MADE_BY_USERS = {
     sms4sats_async.Sms4SatsClient,
     sms4sats_async.RetryPolicy,
+    progress.Progress,
     simulator.Behaviour,
     simulator.ManualClock,
     simulator.ScaledClock,

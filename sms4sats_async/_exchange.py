@@ -127,7 +127,9 @@ class Exchange:
                 elapsed=self.clock.monotonic() - started,
                 random=self.random(),
             )
-            self.tell(AttemptFailed(order_id, operation.name, attempt, failure, delay))
+            self.tell(
+                AttemptFailed(order_id, operation.name, attempt, policy.attempts, failure, delay)
+            )
             if delay is None:
                 raise failure
             await self.clock.sleep(delay)

@@ -41,12 +41,14 @@ class AttemptFailed(Event):
     Attributes:
         operation: The method of the client.
         attempt: Which attempt it was, counted from 1.
+        attempts: How many there are at most, by the policy of the call.
         error: How it failed.
         delay: Seconds until the next attempt, or None if there is none.
     """
 
     operation: str
     attempt: int
+    attempts: int
     error: Sms4SatsError
     delay: float | None
 

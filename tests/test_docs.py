@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, _operations, simulator
+from sms4sats_async import Sms4SatsClient, _operations, progress, simulator
 from sms4sats_async._operations import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +39,7 @@ def test_every_public_name_has_one_place_in_the_reference() -> None:
     expected = [
         *(f"sms4sats_async.{name}" for name in sms4sats_async.__all__),
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
+        *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
     ]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from sms4sats_async import events
+from sms4sats_async import RetryPolicy, Sms4SatsClient, UnableToSaveDataError, events
 from sms4sats_async.errors import TransportError
 from sms4sats_async.events import (
     AttemptFailed,
@@ -24,6 +24,7 @@ from sms4sats_async.models import (
     OrderStatus,
     ReceiveOrder,
 )
+from sms4sats_async.simulator import Fault, ManualClock, Simulator
 
 ORDER_ID = "0123456789abcdef" * 4
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -36,9 +37,9 @@ EVENTS: list[tuple[Event, str, tuple[object, ...]]] = [
     (Event(ORDER_ID), "order_id", (ORDER_ID,)),
     (OrderCreated(ORDER_ID, ORDER), "order_id order", (ORDER_ID, ORDER)),
     (
-        AttemptFailed(ORDER_ID, "cancel_order", 1, FAILURE, 0.8),
-        "order_id operation attempt error delay",
-        (ORDER_ID, "cancel_order", 1, FAILURE, 0.8),
+        AttemptFailed(ORDER_ID, "cancel_order", 1, 4, FAILURE, 0.8),
+        "order_id operation attempt attempts error delay",
+        (ORDER_ID, "cancel_order", 1, 4, FAILURE, 0.8),
     ),
     (
         Waiting(ORDER_ID, NOON, "too young"),
@@ -95,3 +96,23 @@ def test_an_event_can_be_compared_kept_in_a_set_and_sent_on(event: Event) -> Non
     # An error is equal to itself only, as all exceptions are.
     assert again == event or isinstance(event, AttemptFailed)
     assert repr(again) == repr(event)
+
+
+@pytest.mark.anyio
+async def test_a_failed_attempt_says_how_many_there_are_by_the_policy_of_the_call() -> None:
+    clock = ManualClock()
+    simulator = Simulator(clock=clock)
+    simulator.script("/cancelorder", *[Fault.unable_to_save_data()] * 3)
+    told: list[Event] = []
+    async with simulator.http_client() as http_client:
+        client = Sms4SatsClient(
+            http_client=http_client, clock=clock, on_event=told.append, retry=RetryPolicy(2)
+        )
+
+        with pytest.raises(UnableToSaveDataError):
+            await client.cancel_order(ORDER_ID)
+        with pytest.raises(UnableToSaveDataError):
+            await client.cancel_order(ORDER_ID, retry=RetryPolicy(attempts=1))
+
+    failed = [event for event in told if isinstance(event, AttemptFailed)]
+    assert [(event.attempt, event.attempts) for event in failed] == [(1, 2), (2, 2), (1, 1)]
