@@ -2,35 +2,32 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import anyio
 import typer
 from typer.core import TyperGroup
 
-from sms4sats_async import (
-    Cancellation,
-    CancelOutcome,
-    CodeAlreadyReceivedError,
-)
+from sms4sats_async import JournalEntry, Order
 
 from .ends import End, ExitCode, Stage, end_of, sentence
 from .facts import ended_facts, facts, in_words
 from .output import Output
-from .session import CLOCK, Session, Stop, finish, run
-from .times import moment, span
-
+from .session import Session, Stop, finish, run
+from .times import moment, satoshis, span
+from .work import cancel_now, check_price, code_or_money, now
+from .work import resume as go_on_with
 
 _LONGEST_LINE: Final = 200
 """Characters of a command's line in the list of commands, which may be broken into several."""
 
 
 class _Grouped(TyperGroup):
-    """Lists the commands under the headings of their panels, without rich: that is slow to load."""
+    """Lists the commands under headings; typer does that with rich alone, which is slow to load."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - see below
-        # typer brings a click of its own, or uses that of others; which, depends on its version.
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        # Whose classes the two are, depends on typer: old ones use click, new ones have their own.
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():
             row = (name, command.get_short_help_str(_LONGEST_LINE))
@@ -39,8 +36,6 @@ class _Grouped(TyperGroup):
             with formatter.section(panel):
                 formatter.write_dl(rows)
 
-
-_UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     cls=_Grouped,
@@ -51,6 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# What every mistake in the arguments is; typer has it from click, or from a click of its own.
+_UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -59,10 +56,10 @@ def run_command(words: Sequence[str]) -> int:
         code = app(words or ["--help"], prog_name="sms4sats", standalone_mode=False)
     except Stop as stop:
         end = stop.end
-    except _UsageError as error:
-        context = getattr(error, "ctx", None)
-        path = "sms4sats" if context is None else context.command_path
-        problem = sentence(str(getattr(error, "format_message")()))
+    except _UsageError as mistake:
+        error: Any = mistake
+        path = "sms4sats" if error.ctx is None else error.ctx.command_path
+        problem = sentence(error.format_message())
         end = End(ExitCode.USAGE, problem, f"`{path} --help` shows how it is used.")
     else:
         return int(code or 0)
@@ -70,39 +67,30 @@ def run_command(words: Sequence[str]) -> int:
     return end.code
 
 
-_PRICES: Final = "Prices and places"
-_ORDERS: Final = "Orders"
-_PREPAID: Final = "Prepaid balance"
-_HERE: Final = "On this machine"
-
-
 def _order_id(text: str) -> str:
+    """Return an order's id, from standard input in the place of `-`."""
     if text != "-":
         return text
     found = sys.stdin.readline().strip()
     if not found:
-        raise typer.BadParameter("standard input has no order id in its first line.")
+        raise typer.BadParameter("the first line of standard input is empty.")
     return found
 
 
-Country = Annotated[
-    str, typer.Argument(metavar="COUNTRY", help="A number or a name, such as 187 or germany.")
-]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", help="A short code, such as tg.")]
-AnyCountry = Annotated[
-    str | None,
-    typer.Argument(metavar="COUNTRY", help="A number or a name, such as 187 or germany."),
-]
-AnyService = Annotated[
-    str | None, typer.Argument(metavar="SERVICE", help="A short code, such as tg.")
-]
+# --- what several commands take -------------------------------------------------------------------
+
+_A_COUNTRY: Final = "A number or a name, such as 187 or germany."
+_A_SERVICE: Final = "A short code, such as tg."
+
+Country = Annotated[str, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help=_A_SERVICE)]
 OrderId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
         parser=_order_id,
-        help="The order's id. - reads it from standard input, which leaves no trace in the "
-        "shell's history.",
+        help="The order's id, or its beginning if it was ordered on this machine; - reads it from "
+        "standard input.",
     ),
 ]
 Rental = Annotated[bool, typer.Option("--rental", help="Rent the number.")]
@@ -114,6 +102,15 @@ Referral = Annotated[
 Immediate = Annotated[
     bool, typer.Option("--immediate", help="Pay at once, from the balance of the API key.")
 ]
+Timeout = Annotated[
+    timedelta,
+    typer.Option(
+        metavar="D",
+        parser=span,
+        show_default="5m",
+        help="How old an order gets before its money is asked back.",
+    ),
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -124,18 +121,18 @@ BaseUrl = Annotated[
     ),
 ]
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object per line, and nothing else."),
+    bool, typer.Option("--json", help="Print one JSON object per line, and nothing else.")
 ]
 
-
 # --- prices and places ----------------------------------------------------------------------------
+
+_PRICES: Final = "Prices and places"
 
 
 @app.command(rich_help_panel=_PRICES)
 def price(
-    country: AnyCountry = None,
-    service: AnyService = None,
+    country: Annotated[str | None, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)] = None,
+    service: Annotated[str | None, typer.Argument(metavar="SERVICE", help=_A_SERVICE)] = None,
     *,
     base_url: BaseUrl = None,
     json: Json = False,
@@ -150,7 +147,7 @@ def price(
 
 @app.command(rich_help_panel=_PRICES)
 def countries(*, base_url: BaseUrl = None, json: Json = False) -> None:
-    """List the countries that orders can name."""
+    """List the countries that an order can name."""
 
     async def work(session: Session) -> None:
         found = await session.client.get_countries()
@@ -172,6 +169,55 @@ def services(country: Country, *, base_url: BaseUrl = None, json: Json = False) 
 
 # --- orders ---------------------------------------------------------------------------------------
 
+_ORDERS: Final = "Orders"
+
+
+@app.command(rich_help_panel=_ORDERS)
+def code(
+    country: Country,
+    service: Service,
+    *,
+    timeout: Timeout = timedelta(minutes=5),
+    max_price: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SATOSHIS", parser=satoshis, help="Refuse an invoice that asks for more."
+        ),
+    ] = None,
+    rental: Rental = False,
+    real_phone: RealPhone = False,
+    referral: Referral = None,
+    immediate: Immediate = False,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Order a number, show the invoice, and print the code; without one, get the money back.
+
+    Standard output has the code alone, or nothing.
+    """
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.ORDERING
+        made = await session.client.create_order(
+            country,
+            service,
+            rental=rental,
+            real_phone=real_phone,
+            referral=referral,
+            immediate=immediate,
+        )
+        if max_price is not None:
+            check_price(made, max_price)
+        session.out.order(made, on_the_way=True)
+        done = await code_or_money(session, made, timeout)
+        arrived = None if done.status is None else done.status.code
+        if json or arrived is not None:
+            session.out.show(ended_facts(done), arrived)
+        else:
+            session.out.note(end_of(done).message)
+
+    run(work, base_url=base_url, json=json)
+
 
 @app.command(rich_help_panel=_ORDERS)
 def order(
@@ -185,7 +231,7 @@ def order(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Order a number, and show the invoice to pay. Nothing more is done; `code` does it all."""
+    """Order a number and show the invoice, and leave the rest to other commands."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
@@ -199,101 +245,12 @@ def order(
                 immediate=immediate,
             )
         )
-        session.out.note(_PAID_MEANS_HELD)
-
-    run(work, base_url=base_url, json=json)
-
-
-_PAID_MEANS_HELD: Final = (
-    "What is paid is held, and spent when the code comes. `sms4sats watch` shows what happens to "
-    "the order, and `sms4sats cancel` gets the money back, from two minutes after the order on."
-)
-
-
-@app.command(rich_help_panel=_ORDERS)
-def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
-    """Show where an order stands, who holds its money, and its code."""
-
-    async def work(session: Session) -> None:
-        found = facts(await session.client.get_order_status(order_id))
-        session.out.show(found)
-
-    run(work, base_url=base_url, json=json)
-
-
-@app.command(rich_help_panel=_ORDERS)
-def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
-    """Show each change of an order until it has ended."""
-
-    async def work(session: Session) -> None:
-        async for found in session.client.watch_order(order_id):
-            seen = datetime.fromtimestamp(CLOCK.now(), UTC)
-            line = f"{in_words(seen)}  {found.state.value}, money {found.money.value}"
-            session.out.show(facts(found), line)
-
-    run(work, base_url=base_url, json=json)
-
-
-@app.command(rich_help_panel=_ORDERS)
-def cancel(
-    order_id: OrderId,
-    *,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="Wait until it is allowed and go on until it is done, or ask now and only now.",
-        ),
-    ] = True,
-    created_at: Annotated[
-        datetime | None,
-        typer.Option(
-            metavar="T", parser=moment, help="When it was ordered, such as 2026-11-23T14:03:00Z."
-        ),
-    ] = None,
-    age: Annotated[
-        timedelta | None,
-        typer.Option(metavar="D", parser=span, help="How long ago, such as 90s, 3m or 2m30s."),
-    ] = None,
-    base_url: BaseUrl = None,
-    json: Json = False,
-) -> None:
-    """Get the money of an order back, unless its code comes first."""
-    if created_at is not None and age is not None:
-        raise Stop(End(ExitCode.USAGE, "--created-at and --age say the same.", "Give one of them."))
-    if not wait and (created_at is not None or age is not None):
-        problem = "--created-at and --age shorten a wait, and --no-wait does not wait."
-        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.CANCELLING
-        if wait:
-            since = created_at
-            if age is not None:
-                since = datetime.fromtimestamp(CLOCK.now(), UTC) - age
-            if since is None:
-                session.out.note(_AGE_UNKNOWN)
-            done = await session.client.cancel_order_when_allowed(order_id, created_at=since)
-        else:
-            done = await _cancel_now(session, order_id)
-        session.out.show(ended_facts(done), end_of(done).message)
-
-    run(work, base_url=base_url, json=json)
-
-
-_AGE_UNKNOWN: Final = (
-    "How old the order is, is not known, so its two minutes count from now; --age or --created-at "
-    "can shorten that."
-)
-
-
-async def _cancel_now(session: Session, order_id: str) -> Cancellation:
-    try:
-        return await session.client.cancel_order(order_id, confirm=True)
-    except CodeAlreadyReceivedError as error:
-        return Cancellation(
-            order_id, CancelOutcome.CODE_ARRIVED, error.status, attempts=error.attempts
+        session.out.note(
+            "What is paid is held, and spent when the code comes. `sms4sats resume` waits for the "
+            "code, `sms4sats cancel` gets the money back."
         )
+
+    run(work, base_url=base_url, json=json)
 
 
 @app.command(rich_help_panel=_ORDERS)
@@ -309,7 +266,7 @@ def send(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Order a message to be sent, and show the invoice to pay."""
+    """Order a message to be sent, and show the invoice."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
@@ -318,12 +275,142 @@ def send(
                 phone, message, immediate=immediate, webhook_url=webhook_url
             )
         )
-        session.out.note("What is paid is held, and spent when the message is sent.")
+        session.out.note(
+            "What is paid is held, and spent when the message is sent. `sms4sats watch` shows that."
+        )
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+    """Show where an order stands, who holds its money, its number and its code."""
+
+    async def work(session: Session) -> None:
+        identifier, _ = await session.find(order_id)
+        session.out.show(facts(await session.client.get_order_status(identifier)))
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+    """Show each change of an order until it has ended."""
+
+    async def work(session: Session) -> None:
+        identifier, _ = await session.find(order_id)
+        async for found in session.client.watch_order(identifier):
+            known = facts(found)
+            words = [in_words(known[name]) for name in ("state", "money", "number", "code")]
+            session.out.show(known, "  ".join([in_words(now()), *filter(None, words)]))
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def cancel(
+    order_id: OrderId,
+    *,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Wait until the service allows it and go on until it is done, or ask just now.",
+        ),
+    ] = True,
+    created_at: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="T", parser=moment, help="When it was ordered, such as 2026-11-23T14:03:00Z."
+        ),
+    ] = None,
+    age: Annotated[
+        timedelta | None,
+        typer.Option(metavar="D", parser=span, help="How old it is, such as 90s, 3m or 2m30s."),
+    ] = None,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Get the money of an order back, unless its code comes first."""
+    if created_at is not None and age is not None:
+        raise Stop(End(ExitCode.USAGE, "--created-at and --age say the same.", "Give one of them."))
+    if not wait and (created_at is not None or age is not None):
+        problem = "--created-at and --age shorten a wait, and --no-wait does not wait."
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
+
+    async def work(session: Session) -> None:
+        identifier, entry = await session.find(order_id)
+        session.stage = Stage.CANCELLING
+        if not wait:
+            done = await cancel_now(session, identifier)
+        else:
+            since = created_at if age is None else now() - age
+            if since is None and entry is not None:
+                since = entry.created_at
+            if since is None:
+                session.out.note(
+                    "How old the order is, is not known, so its two minutes count from now; --age "
+                    "or --created-at can shorten that."
+                )
+            done = await session.client.cancel_order_when_allowed(identifier, created_at=since)
+        session.out.show(ended_facts(done), end_of(done).message)
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def pending(*, json: Json = False) -> None:
+    """List the orders of this machine that have not ended, the oldest first."""
+
+    async def work(session: Session) -> None:
+        entries = await session.journal.pending()
+        columns = ["created_at", "kind", "country", "service", "phone", "state"]
+        session.out.table([facts(entry) for entry in entries], ["order_id", *columns])
+        if not entries:
+            session.out.note("No order is pending.")
+
+    run(work, base_url=None, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def resume(
+    order_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", parser=_order_id, help="All that are pending if left out."),
+    ] = None,
+    *,
+    timeout: Timeout = timedelta(minutes=5),
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Go on with an order, or with all that are pending: the code, or the money back."""
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.RESUMING
+        if order_id is None:
+            entries = await session.journal.pending()
+        else:
+            identifier, entry = await session.find(order_id)
+            entries = [entry or JournalEntry("", "receive", now(), identifier)]
+        match entries:
+            case []:
+                session.out.note("No order is pending.")
+            case [
+                JournalEntry(
+                    pending=True, paid=None | False, order=Order(payreq=str(payreq)) as alone
+                )
+            ] if payreq:
+                session.out.order(alone, on_the_way=True)
+            case _:
+                pass
+        await go_on_with(session, entries, timeout)
 
     run(work, base_url=base_url, json=json)
 
 
 # --- prepaid balance ------------------------------------------------------------------------------
+
+_PREPAID: Final = "Prepaid balance"
 
 
 @app.command(rich_help_panel=_PREPAID)
@@ -349,7 +436,9 @@ def history(*, base_url: BaseUrl = None, json: Json = False) -> None:
 
 @app.command(rich_help_panel=_PREPAID)
 def fund(
-    amount: Annotated[int, typer.Argument(metavar="SATOSHIS", help="At least 1.")],
+    amount: Annotated[
+        int, typer.Argument(metavar="SATOSHIS", parser=satoshis, help="How many, at least 1.")
+    ],
     *,
     base_url: BaseUrl = None,
     json: Json = False,
@@ -365,38 +454,38 @@ def fund(
 
 # --- on this machine ------------------------------------------------------------------------------
 
-_Simulated = Annotated[float, typer.Option(metavar="S", help="Simulated seconds.")]
+_HERE: Final = "On this machine"
+
+Simulated = Annotated[float, typer.Option(metavar="S", help="Simulated seconds.")]
 
 
 @app.command(rich_help_panel=_HERE)
 def simulator(
     *,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 is any free one.")] = 8021,
-    speed: Annotated[float, typer.Option(help="How much faster than real its time runs.")] = 60.0,
-    pay_after: _Simulated = 5.0,
-    number_after: _Simulated = 5.0,
-    code_after: _Simulated = 60.0,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 is any free one.")] = 8021,
+    speed: Annotated[
+        float, typer.Option(metavar="N", help="Simulated seconds per real second.")
+    ] = 60.0,
+    pay_after: Simulated = 5.0,
+    number_after: Simulated = 5.0,
+    code_after: Simulated = 60.0,
     no_number: Annotated[
         bool, typer.Option("--no-number", help="No number is to be had: orders are refunded.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="The same ids and numbers in every run.", metavar="N")
+        int | None, typer.Option(metavar="N", help="The same ids and numbers in every run.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Run the service in miniature, without money and telephones, until Ctrl-C."""
-    from sms4sats_async.simulator import (  # noqa: PLC0415 - slow to import, and needed here alone
-        Behaviour,
-        ScaledClock,
-        Simulator,
-    )
+    # Slow to import, and needed here alone.
+    from sms4sats_async.simulator import Behaviour, ScaledClock, Simulator  # noqa: PLC0415
     from sms4sats_async.simulator.__main__ import greeting, serve  # noqa: PLC0415
 
     def job(session: Session) -> None:
         def greet(url: str) -> None:
-            known = {"base_url": url, "speed": speed}
-            session.out.show(known, "\n".join(greeting(url, speed)))
+            session.out.show({"base_url": url, "speed": speed}, "\n".join(greeting(url, speed)))
 
         try:
             service = Simulator(
@@ -422,7 +511,8 @@ def simulator(
 @app.command(rich_help_panel=_HERE)
 def demo(*, json: Json = False) -> None:
     """Watch an order be made, paid and cancelled on a simulator, in a quarter of a minute."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import, and needed here alone
+    # Slow to import, and needed here alone.
+    from rich.console import Console  # noqa: PLC0415
 
     from sms4sats_async.simulator import ScaledClock  # noqa: PLC0415
 

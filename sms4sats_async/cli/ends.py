@@ -15,6 +15,7 @@ from sms4sats_async import (
     CancelOutcome,
     CodeAlreadyReceivedError,
     InvalidArgumentError,
+    JournalError,
     OrderError,
     OrderRefundedError,
     OrderStatus,
@@ -57,6 +58,9 @@ class Stage(enum.Enum):
     ORDERED = enum.auto()
     """There is an order, and nobody has asked for the money back."""
 
+    RESUMING = enum.auto()
+    """Several orders may be at any of these points."""
+
     WAITING_TO_CANCEL = enum.auto()
     """The money is to be asked back, and no request for that is under way."""
 
@@ -91,6 +95,7 @@ _LOST_ORDER: Final = (
     "An invoice that never arrived cannot be paid, so no wallet lost money; with --immediate look "
     "at `sms4sats balance` before you order again."
 )
+_MAY_BE_DONE: Final = "What was asked for may have been done; look before you ask again."
 _SAFE: Final = "Ask again; that is safe."
 _CHECK_THE_KEY: Final = "Check the key in SMS4SATS_API_KEY."
 
@@ -131,7 +136,9 @@ _OTHERWISE: Final = {
     ExitCode.REFUSED: (_NOTHING, "Check what was asked for."),
     ExitCode.UNREACHABLE: (_NOTHING, "Check the network and the address, and ask again."),
 }
-_CHANGING: Final = frozenset({operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN})
+_CHANGING: Final = frozenset(
+    {operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN}
+)
 
 _INTERRUPTIONS: Final = {
     Stage.READING: ("nothing was changed by it", None),
@@ -139,6 +146,10 @@ _INTERRUPTIONS: Final = {
     Stage.ORDERED: (
         "the order stands, and what was paid for it is held",
         f"`sms4sats pending` lists it and `sms4sats resume` goes on with it; {_BY_ITSELF}.",
+    ),
+    Stage.RESUMING: (
+        "what has not ended stays in the journal, and what was paid for it is held",
+        f"Run `sms4sats resume` again; {_BY_ITSELF}.",
     ),
     Stage.WAITING_TO_CANCEL: (
         "no cancel is under way, so the order stands and what was paid for it is held",
@@ -164,19 +175,24 @@ def end_of(what: object) -> End:
     match what:
         case Cancellation():
             return _cancelled(what)
-        case CodeAlreadyReceivedError(status=OrderStatus() as status):
-            return _cancelled(Cancellation(status.order_id, CancelOutcome.CODE_ARRIVED, status))
-        case OrderRefundedError():
-            return End(ExitCode.DONE, f"The service gave the order back: {_MONEY_IS_BACK}.")
+        case CodeAlreadyReceivedError() | OrderRefundedError():
+            return _cancelled(as_cancellation(what))
         case Sms4SatsError():
             return _failed(what)
         case ImportError():
             return End(ExitCode.USAGE, sentence(str(what)), "Install it, and ask again.")
         case OSError():
-            problem = f"Not all of the output was written: {what.strerror or 'it was cut off'}."
-            return End(ExitCode.UNKNOWN, problem, "What was asked for may have been done.")
+            problem = f"not all of the output was written: {what.strerror or type(what).__name__}"
+            return End(ExitCode.UNKNOWN, sentence(problem), _MAY_BE_DONE)
         case _:
             return _mistake(what)
+
+
+def as_cancellation(error: CodeAlreadyReceivedError | OrderRefundedError) -> Cancellation:
+    """Return the end of an order that the library tells by an error."""
+    arrived = isinstance(error, CodeAlreadyReceivedError)
+    outcome = CancelOutcome.CODE_ARRIVED if arrived else CancelOutcome.ALREADY_RELEASED
+    return Cancellation(error.order_id or "", outcome, error.status, error.attempts)
 
 
 def interrupted(stage: Stage) -> End:
@@ -200,7 +216,7 @@ def _cancelled(done: Cancellation) -> End:
         case Cancellation(outcome=CancelOutcome.ALREADY_RELEASED):
             message = f"The service had given the order back already: {_MONEY_IS_BACK}."
         case Cancellation(status=OrderStatus(code=str(code))):
-            message = f"The code came first, and the money is spent on it: {code}"
+            message = f"The code is here, and the money is spent on it: {code}"
         case _:
             message = "The message was sent, and the money is spent on it."
     return End(ExitCode.DONE, message)
@@ -215,7 +231,13 @@ def _failed(error: Sms4SatsError) -> End:
                 "This needs an API key, and nothing was sent.",
                 "Set it in the environment, as SMS4SATS_API_KEY; it is never an argument.",
             )
-        return End(code, sentence(error.problem), "Nothing was sent; `--help` shows how it is used.")
+        return End(
+            code, sentence(error.problem), "Nothing was sent; `--help` shows how it is used."
+        )
+    if isinstance(error, JournalError):
+        return End(
+            code, sentence(error.problem), "SMS4SATS_JOURNAL names another file; keep this one."
+        )
     if isinstance(error, OrderError):
         return End(code, sentence(error.problem), "`sms4sats status` shows where the order stands.")
     meaning, next_step = _MEANINGS.get((error.operation or "", code), _OTHERWISE[code])
@@ -247,5 +269,5 @@ def _mistake(error: object) -> End:
     return End(
         ExitCode.UNKNOWN,
         f"The program itself went wrong ({type(error).__name__}{place}).",
-        "What was asked for may have been done: look before you ask again, and report this, please.",
+        _MAY_BE_DONE,
     )

@@ -4,14 +4,15 @@ import enum
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
 from sms4sats_async import Cancellation, InvalidArgumentError, Invoice, Order
 
-# The key itself, a proof of payment, and the answer that has both in it again.
-_KEPT: Final = frozenset({"user_id", "preimage", "raw"})
+# The API key itself, a proof of payment, the answer that has both in it again; and what a journal
+# keeps for itself.
+_KEPT: Final = frozenset({"user_id", "preimage", "raw", "key", "claimed_by", "claimed_until"})
 
 _SATOSHIS: Final = frozenset(
     {"amount", "amount_sat", "balance", "platform_fee", "price", "receive", "rent", "send"}
@@ -19,6 +20,8 @@ _SATOSHIS: Final = frozenset(
 )
 
 _LABELS: Final = {"payreq": "invoice", "amount_sat": "to pay", "expires_at": "pay until"}
+
+_SHORTEST_SHOWN: Final = 12
 
 
 def facts(value: attrs.AttrsInstance) -> dict[str, Any]:
@@ -29,16 +32,21 @@ def facts(value: attrs.AttrsInstance) -> dict[str, Any]:
 def order_facts(order: Order) -> dict[str, Any]:
     """Return what an order says, and what its invoice asks and until when."""
     invoice = read_invoice(order.payreq)
-    return facts(order) | {
+    return {
         "amount_sat": None if invoice is None else invoice.amount_sat,
         "expires_at": None if invoice is None else invoice.expires_at,
-    }
+    } | facts(order)
 
 
 def ended_facts(done: Cancellation) -> dict[str, Any]:
     """Return how an order ended, with the two answers that everybody wants at the top."""
     code = None if done.status is None else done.status.code
     return facts(done) | {"funds_returned": done.outcome.funds_returned, "code": code}
+
+
+def shortened(order_id: str) -> str:
+    """Return an order's id as it may be shown where others may look."""
+    return f"{order_id[:4]}…{order_id[-4:]}" if len(order_id) >= _SHORTEST_SHOWN else "…"
 
 
 def read_invoice(payreq: str) -> Invoice | None:
@@ -86,6 +94,6 @@ def described(known: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the label and the words of each fact that is known."""
     for name, fact in known.items():
         if isinstance(fact, Mapping):
-            yield from described(fact)
+            yield from described(cast("Mapping[str, object]", fact))
         elif fact is not None:
             yield _LABELS.get(name, name.replace("_", " ")), in_words(fact, name)

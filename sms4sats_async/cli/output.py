@@ -4,16 +4,16 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import attrs
 
 from sms4sats_async import Order
 
 from .ends import End, ExitCode
-from .facts import described, in_json, in_words, order_facts
+from .facts import described, in_json, in_words, order_facts, shortened
 
-_PAID_FROM_THE_BALANCE = "paid"
+_FROM_THE_BALANCE: Final = frozenset({"paid", ""})
 
 
 @attrs.frozen
@@ -54,38 +54,44 @@ class Output:
             table.add_row(*line)
         Console(highlight=False, markup=False, emoji=False).print(table)
 
-    def order(self, order: Order, *, to_pay_only: bool = False) -> None:
+    def order(self, order: Order, *, on_the_way: bool = False) -> None:
         """Show an order, and its invoice as a QR code where it can be seen.
 
         Args:
             order: The order.
-            to_pay_only: It is no result, but what somebody has to pay while the command runs:
-                without JSON it goes to standard error, and the result alone to standard output.
+            on_the_way: It is no result, but what somebody has to pay while the command runs: it
+                goes to standard error, and leaves standard output to the result. Not in JSON, where
+                a program may have to pay it.
         """
         known = order_facts(order)
         if self.json:
             self.show(known)
             return
-        stream = sys.stderr if to_pay_only else sys.stdout
-        if order.payreq == _PAID_FROM_THE_BALANCE:
+        stream = sys.stderr if on_the_way else sys.stdout
+        if order.payreq in _FROM_THE_BALANCE:
             self.note("It is paid from the balance.")
         else:
             if stream.isatty():
                 self._qr(order.payreq, stream)
             if known["amount_sat"] is None:
-                self.note("The invoice names no amount that can be read: look at it in your wallet.")
+                self.note(
+                    "The invoice names no amount that can be read: look at it in your wallet."
+                )
         _say(_in_lines(known), stream)
 
     def note(self, text: str) -> None:
         """Tell something that is no result."""
         _say(_wrapped(text), sys.stderr)
 
-    def end(self, end: End) -> None:
-        """Tell how the command failed."""
+    def end(self, end: End, order_id: str | None = None) -> None:
+        """Tell what failed: the command, or what it did for one of many orders."""
         if self.json:
-            self.show({"error": end.message, "next_step": end.next_step, "exit_code": end.code})
+            known = {"error": end.message, "next_step": end.next_step, "exit_code": end.code}
+            self.show(known if order_id is None else known | {"order_id": order_id})
             return
-        self.note(end.message if end.code is ExitCode.INTERRUPTED else f"Error: {end.message}")
+        about = "" if order_id is None else f"{shortened(order_id)}  "
+        head = "" if end.code is ExitCode.INTERRUPTED else "Error: "
+        self.note(f"{about}{head}{end.message}")
         if end.next_step is not None:
             self.note(end.next_step)
 
@@ -99,7 +105,9 @@ class Output:
             return
         _say("\n".join(drawn), stream)
         if size.lines <= len(drawn):
-            self.note(f"The QR code is {len(drawn)} lines high: make the terminal higher to scan it.")
+            self.note(
+                f"The QR code is {len(drawn)} lines high: make the terminal higher to scan it."
+            )
 
 
 def _say(text: str, stream: TextIO) -> None:

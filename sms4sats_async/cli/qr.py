@@ -26,16 +26,15 @@ def draw(text: str, columns: int) -> list[str] | None:
     """
     code = segno.make_qr(text, error="l")
     for quiet in _QUIET_ZONES:
-        width, _ = code.symbol_size(border=quiet)
+        rows = [*map(bytes, code.matrix_iter(border=quiet))]
+        width = len(rows[0])
         if width <= columns:
-            rows = [*code.matrix_iter(border=quiet)]
-            # Two rows to a line, and the number of rows is odd.
-            rows.append(bytearray(width))
-            return [_line(upper, lower) for upper, lower in zip(rows[::2], rows[1::2], strict=True)]
+            rows.append(bytes(width))  # two rows make a line, and the rows of a code are odd
+            return [*map(_line, rows[::2], rows[1::2])]
     return None
 
 
-def _line(upper: bytearray, lower: bytearray) -> str:
+def _line(upper: bytes, lower: bytes) -> str:
     cells = zip(upper, lower, strict=True)
     parts = [_BLACK_ON_WHITE]
     for cell, run in groupby(cells):

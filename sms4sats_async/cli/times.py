@@ -1,4 +1,4 @@
-"""Moments and time spans as people type them."""
+"""Moments, time spans and amounts as people type them."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,12 +9,16 @@ import typer
 _SPAN: Final = re.compile(r"(?=\d)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,6})s)?", re.ASCII)
 
 
-def span(text: str) -> timedelta:
+def span(text: str | timedelta) -> timedelta:
     """Return the time span that was typed, such as `90s`, `3m`, `2m30s` or `1h`.
+
+    A default comes this way too, and is a time span already.
 
     Raises:
         typer.BadParameter: It is none, with a sentence that says how one is written.
     """
+    if isinstance(text, timedelta):
+        return text
     found = _SPAN.fullmatch(text.replace(" ", "").lower())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no time span; write it like 90s, 3m or 2m30s.")
@@ -42,3 +46,15 @@ def moment(text: str) -> datetime:
             f"{here.isoformat()} if it is the time of this machine."
         )
     return found
+
+
+def satoshis(text: str) -> int:
+    """Return the amount that was typed, such as `1500` or `1,500`.
+
+    Raises:
+        typer.BadParameter: It is none, with a sentence that says how one is written.
+    """
+    digits = text.replace(",", "").replace("_", "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise typer.BadParameter(f"{text!r} is no number of satoshis; write it like 1500.")
+    return int(digits)
