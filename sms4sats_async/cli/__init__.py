@@ -1,5 +1,6 @@
 """What is run from a terminal: the command `sms4sats`; needs the extra `cli`."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,4 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Install it with pip install 'sms4sats-async[cli]'.\n"
         )
         return _USAGE
-    return run_command(words)
+    try:
+        return run_command(words)
+    finally:
+        _give_up_what_nobody_takes()
+
+
+def _give_up_what_nobody_takes() -> None:
+    """Let Python not complain of it a second time, by a traceback, when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

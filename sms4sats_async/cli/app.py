@@ -54,6 +54,8 @@ def run_command(words: Sequence[str]) -> int:
     """Run the command with these arguments and return the exit code."""
     try:
         code = app(words or ["--help"], prog_name="sms4sats", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # while it waits for an order id, for one
+        return ExitCode.INTERRUPTED
     except Stop as stop:
         end = stop.end
     except _UsageError as mistake:
@@ -107,8 +109,8 @@ Timeout = Annotated[
     typer.Option(
         metavar="D",
         parser=span,
-        show_default="5m",
-        help="How old an order gets before its money is asked back.",
+        show_default=False,
+        help="How old an order gets before its money is asked back; 5m if left out.",
     ),
 ]
 BaseUrl = Annotated[
@@ -231,7 +233,7 @@ def order(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Order a number and show the invoice, and leave the rest to other commands."""
+    """Order a number and show the invoice; the rest is left to other commands."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
@@ -284,7 +286,7 @@ def send(
 
 @app.command(rich_help_panel=_ORDERS)
 def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
-    """Show where an order stands, who holds its money, its number and its code."""
+    """Show where an order stands: its money, its number, its code."""
 
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
@@ -301,8 +303,11 @@ def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) ->
         identifier, _ = await session.find(order_id)
         async for found in session.client.watch_order(identifier):
             known = facts(found)
-            words = [in_words(known[name]) for name in ("state", "money", "number", "code")]
-            session.out.show(known, "  ".join([in_words(now()), *filter(None, words)]))
+            words = [found.state.value, f"money {found.money.value}"]
+            words += [
+                f"{name} {in_words(known[name])}" for name in ("number", "code") if known[name]
+            ]
+            session.out.show(known, f"{now().astimezone():%H:%M:%S}  {', '.join(words)}")
 
     run(work, base_url=base_url, json=json)
 
@@ -352,6 +357,7 @@ def cancel(
                     "How old the order is, is not known, so its two minutes count from now; --age "
                     "or --created-at can shorten that."
                 )
+            session.ordered_at = since
             done = await session.client.cancel_order_when_allowed(identifier, created_at=since)
         session.out.show(ended_facts(done), end_of(done).message)
 
@@ -360,11 +366,11 @@ def cancel(
 
 @app.command(rich_help_panel=_ORDERS)
 def pending(*, json: Json = False) -> None:
-    """List the orders of this machine that have not ended, the oldest first."""
+    """List the orders of this machine that have not ended."""
 
     async def work(session: Session) -> None:
         entries = await session.journal.pending()
-        columns = ["created_at", "kind", "country", "service", "phone", "state"]
+        columns = ["created_at", "country", "service", "phone", "state"]
         session.out.table([facts(entry) for entry in entries], ["order_id", *columns])
         if not entries:
             session.out.note("No order is pending.")
@@ -430,6 +436,7 @@ def history(*, base_url: BaseUrl = None, json: Json = False) -> None:
     async def work(session: Session) -> None:
         found = await session.client.get_history()
         session.out.table([*map(facts, found.entries)], ["created_at", "amount", "description"])
+        session.out.note(f"{found.total_amount:,} sat in all.")
 
     run(work, base_url=base_url, json=json)
 

@@ -3,12 +3,14 @@
 import enum
 import re
 import traceback
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from sms4sats_async import (
+    AUTOMATIC_CANCEL_AGE,
     APIError,
     AuthenticationError,
     Cancellation,
@@ -83,10 +85,9 @@ class End:
     next_step: str | None = None
 
 
-_MONEY_IS_BACK: Final = "the money is back with the payer, or on its way"
-_BY_ITSELF: Final = (
-    "without a code the service gives the money back by itself 21 minutes after the order"
-)
+_MONEY_IS_BACK: Final = "what was paid is back with the payer, or on its way"
+_BY_ITSELF: Final = "without a code the service gives the money back by itself"
+_AFTER_21_MINUTES: Final = f"{_BY_ITSELF} 21 minutes after the order"
 _NO_ORDER: Final = "No order was made and no money moved"
 _NO_INVOICE: Final = "No invoice was made and no money moved"
 _NOTHING: Final = "Nothing was changed"
@@ -118,15 +119,15 @@ _MEANINGS: Final = {
     ("fund", ExitCode.UNREACHABLE): (_NO_INVOICE, _SAFE),
     ("cancel_order", ExitCode.REFUSED): (
         "The order was not cancelled",
-        f"`sms4sats cancel --wait` goes on trying while that can help; {_BY_ITSELF}.",
+        f"`sms4sats cancel --wait` goes on trying while that can help; {_AFTER_21_MINUTES}.",
     ),
     ("cancel_order", ExitCode.UNKNOWN): (
         "Whether the order was cancelled is unknown",
-        f"Cancel it again, which is safe, or look at `sms4sats status`; {_BY_ITSELF}.",
+        f"Cancel it again, which is safe, or look at `sms4sats status`; {_AFTER_21_MINUTES}.",
     ),
     ("cancel_order", ExitCode.UNREACHABLE): (
         "No cancel was sent, so the order is as it was",
-        f"Cancel it again; {_BY_ITSELF}.",
+        f"Cancel it again; {_AFTER_21_MINUTES}.",
     ),
     ("get_order_status", ExitCode.REFUSED): (_NOTHING, "Check the order id."),
     ("get_balance", ExitCode.REFUSED): (_NOTHING, _CHECK_THE_KEY),
@@ -140,24 +141,25 @@ _CHANGING: Final = frozenset(
     {operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN}
 )
 
+# `{}` is for when the service gives the money back by itself.
 _INTERRUPTIONS: Final = {
     Stage.READING: ("nothing was changed by it", None),
     Stage.ORDERING: ("an order may exist whose id was lost", _LOST_ORDER),
     Stage.ORDERED: (
         "the order stands, and what was paid for it is held",
-        f"`sms4sats pending` lists it and `sms4sats resume` goes on with it; {_BY_ITSELF}.",
+        "`sms4sats resume` goes on with it, `sms4sats cancel` gets the money back sooner; {}.",
     ),
     Stage.RESUMING: (
         "what has not ended stays in the journal, and what was paid for it is held",
-        f"Run `sms4sats resume` again; {_BY_ITSELF}.",
+        "`sms4sats resume` goes on with it; {}.",
     ),
     Stage.WAITING_TO_CANCEL: (
-        "no cancel is under way, so the order stands and what was paid for it is held",
-        f"Run `sms4sats cancel` again to get it back sooner; {_BY_ITSELF}.",
+        "no cancel is under way, so the order stands, and what was paid for it is held",
+        "`sms4sats cancel` again gets it back sooner; {}.",
     ),
     Stage.CANCELLING: (
-        "the cancel was under way, so whether it was done is unknown",
-        f"Run `sms4sats cancel` again, which is safe, or look at `sms4sats status`; {_BY_ITSELF}.",
+        "a cancel was under way, so whether it was done is unknown",
+        "`sms4sats cancel` again is safe, and `sms4sats status` may tell; {}.",
     ),
 }
 
@@ -195,10 +197,23 @@ def as_cancellation(error: CodeAlreadyReceivedError | OrderRefundedError) -> Can
     return Cancellation(error.order_id or "", outcome, error.status, error.attempts)
 
 
-def interrupted(stage: Stage) -> End:
-    """Return how a command ends that Ctrl-C or SIGTERM came to at `stage`."""
+def interrupted(stage: Stage, ordered_at: datetime | None = None) -> End:
+    """Return how a command ends that Ctrl-C or SIGTERM came to.
+
+    Args:
+        stage: What it was at.
+        ordered_at: When the order was made, if that is known.
+    """
     meaning, next_step = _INTERRUPTIONS[stage]
-    return End(ExitCode.INTERRUPTED, f"Interrupted: {meaning}.", next_step)
+    by_itself = _AFTER_21_MINUTES
+    if ordered_at is not None:
+        at = (ordered_at + AUTOMATIC_CANCEL_AGE).astimezone().isoformat(" ", "seconds")
+        by_itself = f"{_BY_ITSELF} at {at}"
+    return End(
+        ExitCode.INTERRUPTED,
+        f"Interrupted: {meaning}.",
+        None if next_step is None else next_step.format(by_itself),
+    )
 
 
 def sentence(text: str) -> str:

@@ -4,6 +4,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, TextIO
 
 import attrs
@@ -38,21 +39,23 @@ class Output:
             for row in rows:
                 self.show(row)
             return
-        cells = [[in_words(row[name], name) for name in columns] for row in rows]
         if not sys.stdout.isatty():
-            for line in cells:
-                _say("\t".join(line), sys.stdout)
+            for row in rows:
+                _say("\t".join(in_words(row[name], name) for name in columns), sys.stdout)
             return
         from rich.console import Console  # noqa: PLC0415 - slow, and for a terminal only
         from rich.table import Table  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in columns:
+        shown = [name for name in columns if any(row[name] is not None for row in rows)]
+        for name in shown:
             number = all(type(row[name]) in {int, type(None)} for row in rows)
-            table.add_column(name.replace("_", " "), justify="right" if number else "left")
-        for line in cells:
-            table.add_row(*line)
-        Console(highlight=False, markup=False, emoji=False).print(table)
+            title = name.removesuffix("_id").replace("_", " ")
+            table.add_column(title, justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row[name], name) for name in shown))
+        if rows:
+            Console(highlight=False, markup=False, emoji=False).print(table)
 
     def order(self, order: Order, *, on_the_way: bool = False) -> None:
         """Show an order, and its invoice as a QR code where it can be seen.
@@ -108,6 +111,17 @@ class Output:
             self.note(
                 f"The QR code is {len(drawn)} lines high: make the terminal higher to scan it."
             )
+
+
+def _cell(fact: object, name: str) -> str:
+    """Return a fact in the room of a column."""
+    match fact:
+        case str() if name == "order_id":
+            return shortened(fact)  # commands take this form too
+        case datetime():
+            return f"{fact.astimezone():%Y-%m-%d %H:%M:%S}"
+        case _:
+            return in_words(fact, name)
 
 
 def _say(text: str, stream: TextIO) -> None:

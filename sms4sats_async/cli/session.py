@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -25,6 +26,7 @@ from sms4sats_async import (
     OrderCreated,
     Sms4SatsClient,
     SqliteJournal,
+    StatusPolled,
     Waiting,
 )
 from sms4sats_async.progress import Progress
@@ -71,6 +73,7 @@ class Session:
         stage: What it is at, for somebody who interrupts it.
         client: The client, while the command runs.
         journal: Where orders are written down, while the command runs.
+        ordered_at: When its order was made, if that is known.
         opened: The orders that are cancelled on the way out.
     """
 
@@ -78,6 +81,7 @@ class Session:
     stage: Stage = Stage.READING
     client: Sms4SatsClient = attrs.field(init=False)
     journal: SqliteJournal = attrs.field(init=False)
+    ordered_at: datetime | None = None
     opened: list[OpenOrder] = attrs.field(factory=list[OpenOrder])
     _quiet_until: float = 0.0
     _journal_has_failed: bool = False
@@ -86,13 +90,15 @@ class Session:
     def tell(self, event: Event) -> None:
         """Show what the client tells, and remember what an interruption would mean."""
         match event:
-            case OrderCreated():
-                self.stage = Stage.ORDERED
+            case OrderCreated(order=order):
+                self.stage, self.ordered_at = Stage.ORDERED, order.created_at
             case Waiting(until=until):
                 self._quiet_until = until.timestamp()
             case JournalFailed(error=error) if not self._journal_has_failed:
                 self._journal_has_failed = True
                 self.out.note(f"What becomes of the order is not written down: {error.problem}.")
+            case StatusPolled() if self.stage is Stage.READING:
+                return  # a result, and no progress
             case _:
                 pass
         if self._progress is None:
@@ -105,8 +111,8 @@ class Session:
         if len(ended) == len(self.opened) == 1:
             return End(ExitCode.INTERRUPTED, f"Interrupted. {end_of(ended[0]).message}")
         if self.stage is Stage.CANCELLING and CLOCK.now() < self._quiet_until:
-            return interrupted(Stage.WAITING_TO_CANCEL)
-        return interrupted(self.stage)
+            return interrupted(Stage.WAITING_TO_CANCEL, self.ordered_at)
+        return interrupted(self.stage, self.ordered_at)
 
     def close(self) -> None:
         """Take away what shows the progress."""
@@ -175,7 +181,7 @@ def finish(job: Callable[[Session], object], *, json: bool) -> None:
         raise
     except Stop as stop:
         end = stop.end
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
         end = session.interrupted()
     except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
         if isinstance(error, JournalError) and error.order is not None:
@@ -185,7 +191,10 @@ def finish(job: Callable[[Session], object], *, json: bool) -> None:
         return
     finally:
         session.close()
-    session.out.end(end)
+    try:
+        session.out.end(end)
+    except OSError:  # nobody takes the JSON, so it is told to whoever looks
+        Output(json=False).end(end)
     raise typer.Exit(end.code)
 
 
