@@ -211,7 +211,7 @@ def code(
         if max_price is not None:
             check_price(made, max_price)
         session.out.order(made, on_the_way=True)
-        done = await code_or_money(session, made, timeout)
+        done = await code_or_money(session, made, timeout, leaving=Stage.CANCELLING)
         arrived = None if done.status is None else done.status.code
         if json or arrived is not None:
             session.out.show(ended_facts(done), arrived)
@@ -345,19 +345,18 @@ def cancel(
 
     async def work(session: Session) -> None:
         identifier, entry = await session.find(order_id)
-        session.stage = Stage.CANCELLING
+        since = created_at if age is None else now() - age
+        if since is None and entry is not None:
+            since = entry.created_at
+        session.ordered_at, session.stage = since, Stage.CANCELLING
         if not wait:
             done = await cancel_now(session, identifier)
         else:
-            since = created_at if age is None else now() - age
-            if since is None and entry is not None:
-                since = entry.created_at
             if since is None:
                 session.out.note(
                     "How old the order is, is not known, so its two minutes count from now; --age "
                     "or --created-at can shorten that."
                 )
-            session.ordered_at = since
             done = await session.client.cancel_order_when_allowed(identifier, created_at=since)
         session.out.show(ended_facts(done), end_of(done).message)
 
@@ -398,6 +397,8 @@ def resume(
         else:
             identifier, entry = await session.find(order_id)
             entries = [entry or JournalEntry("", "receive", now(), identifier)]
+        if len(entries) == 1:
+            session.ordered_at = entries[0].created_at
         match entries:
             case []:
                 session.out.note("No order is pending.")
@@ -525,9 +526,9 @@ def demo(*, json: Json = False) -> None:
 
     from .demo import SPEED, Demo  # noqa: PLC0415
 
-    def job(session: Session) -> None:
-        done = anyio.run(Demo(Console(stderr=json), ScaledClock(SPEED)).run)
+    async def work(session: Session) -> None:
+        done = await Demo(Console(stderr=json), ScaledClock(SPEED)).run()
         if json:
             session.out.show(ended_facts(done))
 
-    finish(job, json=json)
+    finish(lambda session: anyio.run(work, session), json=json)

@@ -98,7 +98,6 @@ _LOST_ORDER: Final = (
 )
 _MAY_BE_DONE: Final = "What was asked for may have been done; look before you ask again."
 _SAFE: Final = "Ask again; that is safe."
-_CHECK_THE_KEY: Final = "Check the key in SMS4SATS_API_KEY."
 
 # (the client's method, how it failed): (what that means, what to do next).
 _MEANINGS: Final = {
@@ -130,13 +129,9 @@ _MEANINGS: Final = {
         f"Cancel it again; {_AFTER_21_MINUTES}.",
     ),
     ("get_order_status", ExitCode.REFUSED): (_NOTHING, "Check the order id."),
-    ("get_balance", ExitCode.REFUSED): (_NOTHING, _CHECK_THE_KEY),
-    ("get_history", ExitCode.REFUSED): (_NOTHING, _CHECK_THE_KEY),
 }
-_OTHERWISE: Final = {
-    ExitCode.REFUSED: (_NOTHING, "Check what was asked for."),
-    ExitCode.UNREACHABLE: (_NOTHING, "Check the network and the address, and ask again."),
-}
+_OTHERWISE: Final = (_NOTHING, "Check the network and the address, and ask again.")
+_REFUSED: Final = (_NOTHING, "Check what was asked for.")
 _CHANGING: Final = frozenset(
     {operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN}
 )
@@ -167,7 +162,7 @@ _INTERRUPTIONS: Final = {
 _SAID_OTHERWISE: Final = (
     ("get_countries()", "`sms4sats countries`"),
     ("base_url", "--base-url"),
-    ("real_phone", "--real-phone"),
+    ("; set SMS4SATS_API_KEY or pass api_key", ""),
 )
 _ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4})\b")
 
@@ -239,33 +234,42 @@ def _cancelled(done: Cancellation) -> End:
 
 def _failed(error: Sms4SatsError) -> End:
     code = _code_of(error)
-    if code is ExitCode.USAGE:
-        if isinstance(error, AuthenticationError):
-            return End(
-                code,
-                "This needs an API key, and nothing was sent.",
-                "Set it in the environment, as SMS4SATS_API_KEY; it is never an argument.",
-            )
-        return End(
-            code, sentence(error.problem), "Nothing was sent; `--help` shows how it is used."
-        )
-    if isinstance(error, JournalError):
-        return End(
-            code, sentence(error.problem), "SMS4SATS_JOURNAL names another file; keep this one."
-        )
-    if isinstance(error, OrderError):
-        return End(code, sentence(error.problem), "`sms4sats status` shows where the order stands.")
-    meaning, next_step = _MEANINGS.get((error.operation or "", code), _OTHERWISE[code])
-    if isinstance(error, AuthenticationError):
-        next_step = _CHECK_THE_KEY
-    elif isinstance(error, APIError) and error.retry_after is not None:
-        next_step = f"Ask again in {error.retry_after:.0f} s; the service wants a rest."
+    meaning, next_step = _meaning(error, code)
+    problem = f"{meaning}: {error.problem}" if meaning else error.problem
     tried = f" ({error.attempts} attempts)" if error.attempts > 1 else ""
-    return End(code, sentence(f"{meaning}: {error.problem}{tried}"), next_step)
+    return End(code, sentence(f"{problem}{tried}"), next_step)
+
+
+def _meaning(error: Sms4SatsError, code: ExitCode) -> tuple[str, str]:
+    """Return what an error means, nothing where it says that itself, and what to do next."""
+    otherwise = _REFUSED if code is ExitCode.REFUSED else _OTHERWISE
+    meaning, next_step = _MEANINGS.get((error.operation or "", code), otherwise)
+    match error:
+        case InvalidArgumentError():
+            meaning, next_step = "", "Nothing was sent; `--help` shows how it is used."
+        case OrderError():
+            meaning, next_step = "", "`sms4sats status` shows where the order stands."
+        case JournalError(order=None):
+            meaning = ""
+            next_step = "Mend it, or name another file in SMS4SATS_JOURNAL; then ask again."
+        case JournalError():
+            meaning = "The order was made and is not written down"
+            next_step = "Keep its id, which is the only handle on it, and do not order again."
+        case AuthenticationError(status_code=None):
+            meaning, next_step = "Nothing was sent", "Set SMS4SATS_API_KEY in the environment."
+        case AuthenticationError():
+            next_step = "Check the key in SMS4SATS_API_KEY."
+        case APIError(retry_after=float(seconds)):
+            next_step = f"Ask again in {seconds:.0f} s; the service wants a rest."
+        case _:
+            pass
+    return meaning, next_step
 
 
 def _code_of(error: Sms4SatsError) -> ExitCode:
     no_key = isinstance(error, AuthenticationError) and error.status_code is None
+    if isinstance(error, JournalError):
+        return ExitCode.USAGE if error.order is None else ExitCode.UNKNOWN
     if no_key or isinstance(error, InvalidArgumentError):
         return ExitCode.USAGE
     if isinstance(error, OrderError) or error.request_outcome is RequestOutcome.REFUSED:

@@ -31,7 +31,9 @@ class Output:
         """Show one result: as `text` if there is one, else a line for each fact."""
         if self.json:
             text = in_json(known)
-        _say(_in_lines(known) if text is None else text, sys.stdout)
+        elif text is None:
+            text = _in_lines({name: _short(fact, name) for name, fact in known.items()})
+        _say(text, sys.stdout)
 
     def table(self, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
         """Show many results: of each those columns, in a table, or with tabs between them."""
@@ -74,7 +76,7 @@ class Output:
         if order.payreq in _FROM_THE_BALANCE:
             self.note("It is paid from the balance.")
         else:
-            if stream.isatty():
+            if _can_draw(stream):
                 self._qr(order.payreq, stream)
             if known["amount_sat"] is None:
                 self.note(
@@ -101,33 +103,48 @@ class Output:
     def _qr(self, payreq: str, stream: TextIO) -> None:
         from .qr import draw  # noqa: PLC0415 - needed where somebody looks, and not else
 
-        size = os.get_terminal_size(stream.fileno())
-        drawn = draw(payreq.upper(), size.columns)
+        columns, lines = _size(stream)
+        drawn = draw(payreq.upper(), columns)
         if drawn is None:
-            self.note(f"The QR code is wider than the {size.columns} columns of this terminal.")
+            self.note(f"The QR code is wider than the {columns} columns of this terminal.")
             return
         _say("\n".join(drawn), stream)
-        if size.lines <= len(drawn):
-            self.note(
-                f"The QR code is {len(drawn)} lines high: make the terminal higher to scan it."
-            )
+        if lines <= len(drawn):
+            self.note(f"The QR code has {len(drawn)} lines; make the terminal higher to scan it.")
 
 
 def _cell(fact: object, name: str) -> str:
     """Return a fact in the room of a column."""
-    match fact:
-        case str() if name == "order_id":
-            return shortened(fact)  # commands take this form too
-        case datetime():
-            return f"{fact.astimezone():%Y-%m-%d %H:%M:%S}"
-        case _:
-            return in_words(fact, name)
+    if isinstance(fact, datetime):
+        return f"{fact.astimezone():%Y-%m-%d %H:%M:%S}"
+    return in_words(_short(fact, name), name)
+
+
+def _short(fact: object, name: str) -> object:
+    """Return a fact without what is only shown once: commands take this form of an id too."""
+    return shortened(fact) if name == "order_id" and isinstance(fact, str) else fact
 
 
 def _say(text: str, stream: TextIO) -> None:
-    # Flushed, because whoever reads a pipe acts on each line.
-    stream.write(f"{text}\n")
-    stream.flush()
+    # An encoding without a letter of a name, or of ours, must not cost anybody an order's id.
+    encoding = stream.encoding or "utf-8"
+    stream.write(f"{text}\n".encode(encoding, "replace").decode(encoding))
+    stream.flush()  # whoever reads a pipe acts on each line
+
+
+def _can_draw(stream: TextIO) -> bool:
+    """Tell whether somebody looks, at a terminal that has colours and blocks."""
+    try:
+        "▀▄".encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Return the columns and lines of a terminal, 80 by 24 where it does not know."""
+    columns, lines = os.get_terminal_size(stream.fileno())
+    return columns or 80, lines or 24
 
 
 def _in_lines(known: Mapping[str, object]) -> str:
@@ -140,5 +157,5 @@ def _wrapped(text: str) -> str:
     """Return a text that breaks between words, if somebody looks at it."""
     if not sys.stderr.isatty():
         return text
-    columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    columns, _ = _size(sys.stderr)
     return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)

@@ -24,7 +24,10 @@ def draw(text: str, columns: int) -> list[str] | None:
 
     Digits and upper-case letters make the smallest code.
     """
-    code = segno.make_qr(text, error="l")
+    try:
+        code = segno.make_qr(text, error="l")
+    except segno.DataOverflowError:
+        return None
     for quiet in _QUIET_ZONES:
         rows = [*map(bytes, code.matrix_iter(border=quiet))]
         width = len(rows[0])

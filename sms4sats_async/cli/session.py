@@ -162,7 +162,12 @@ def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, j
                 base_url=base_url, clock=CLOCK, on_event=session.tell, journal=session.journal
             ) as session.client,
         ):
-            await work(session)
+            try:
+                await work(session)
+            except JournalError as error:
+                if error.order is not None:  # it is not written down, so it is shown
+                    session.out.order(error.order)
+                raise
 
     finish(lambda session: anyio.run(work_with_a_client, session), json=json)
 
@@ -184,8 +189,6 @@ def finish(job: Callable[[Session], object], *, json: bool) -> None:
     except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
         end = session.interrupted()
     except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
-        if isinstance(error, JournalError) and error.order is not None:
-            session.out.order(error.order)
         end = end_of(error)
     else:
         return

@@ -55,13 +55,16 @@ async def cancel_now(session: Session, order_id: str) -> Cancellation:
         return as_cancellation(error)
 
 
-async def code_or_money(session: Session, order: Order, patience: timedelta) -> Cancellation:
+async def code_or_money(
+    session: Session, order: Order, patience: timedelta, *, leaving: Stage
+) -> Cancellation:
     """Wait for the code of an order, or get its money back.
 
     Args:
         session: The command.
         order: The order.
         patience: How old the order may get before its money is asked back.
+        leaving: What the command is at from then on.
 
     Returns:
         How it ended; with the code it is `CODE_ARRIVED`.
@@ -81,8 +84,7 @@ async def code_or_money(session: Session, order: Order, patience: timedelta) -> 
             # Time is up, or the status was refused for good: the way out gets the money back, and
             # tells if it cannot.
             pass
-        if session.stage is Stage.ORDERED:
-            session.stage = Stage.CANCELLING
+        session.stage = leaving
     ended = ended or opened.cancellation
     assert ended is not None  # noqa: S101 - the way out has ended it, or raised
     return ended
@@ -102,7 +104,7 @@ async def resume(session: Session, entries: Sequence[JournalEntry], patience: ti
                 found = await session.client.get_order_status(order)
                 known, message = facts(found), f"{found.state.value}, money {found.money.value}"
             else:
-                done = await code_or_money(session, order, patience)
+                done = await code_or_money(session, order, patience, leaving=Stage.RESUMING)
                 known, message = ended_facts(done), end_of(done).message
         except Sms4SatsError as error:
             ends.append(end_of(error))
@@ -111,9 +113,8 @@ async def resume(session: Session, entries: Sequence[JournalEntry], patience: ti
             session.out.show(known, f"{shortened(order.order_id)}  {in_words(message)}")
 
     async with anyio.create_task_group() as group:
-        for entry in entries:
-            if entry.order is not None:
-                group.start_soon(one, entry.order, entry)
+        for order, entry in [(entry.order, entry) for entry in entries if entry.order is not None]:
+            group.start_soon(one, order, entry)
     if ends:
         worst = max(ends, key=lambda end: end.code)
         problem = f"{len(ends)} of {len(entries)} orders did not come to their end."
