@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 # Two targets at once would install into .venv at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench docs format lock clean python
+.PHONY: help demo test torture bench docs format lock clean python
 
 # $(call step,NAME,COMMAND): say what runs, run it, say how long it took.
 define step
@@ -48,12 +48,17 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
+# Two minutes. The output of the tests that passed says where each kill fell.
+torture: $(VENV)/.dev ## Kill a bot 200 times, and count what became of the money
+	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
+
 docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
 	@$(PY) tools/draw_states.py
+	@$(PY) tools/draw_sequence.py
 	@$(SPHINX)
 	@echo '==> docs/_build/html/index.html'
 
-# About two minutes. Other work on the machine widens the spread that the table shows.
+# About five minutes. Other work on the machine widens the spread that the table shows.
 bench: $(VENV)/.dev ## Measure what the library costs beside httpx; no figure fails anything
 	@$(PY) bench/run.py
 

@@ -1,4 +1,4 @@
-"""What the library costs beside the HTTP library under it: `make bench`, some two minutes.
+"""What the library costs beside the HTTP library under it: `make bench`, some five minutes.
 
 What is compared runs in turns (A B C A B C ...), so that a machine that slows down does so for all.
 Every block is set against the bare block of its own turn; the figure is the median of these ratios,
@@ -40,6 +40,7 @@ CALL_TURNS, CALLS = 25, 200
 IMPORT_TURNS = 20
 CREATE_TURNS, CREATED = 25, 5
 BURST_TURNS, BURST, BIG_BURST = 3, 1_000, 10_000
+SCALE_TURNS, MANY_ORDERS = 3, 100_000
 
 Call = Callable[[str], Awaitable[object]]
 
@@ -307,6 +308,75 @@ def measure_stall() -> list[Figure]:
     ]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What came of many orders that were due at the same moment."""
+
+    failed: float
+    wall: float
+    cpu: float
+    stall: float
+    connections: float
+
+
+def _scale(kind: str) -> Scale:
+    """Run scale.py against a fresh server."""
+    with (
+        server(0.05) as (root, serving),
+        child(str(HERE / "scale.py"), kind, root, str(BIG_BURST)) as process,
+    ):
+        succeeded, wall, cpu, stall = map(float, process.communicate()[0].split())
+        connections = float(serving.communicate()[0])
+    return Scale(BIG_BURST - succeeded, wall, cpu, stall, connections)
+
+
+def measure_scale() -> list[Figure]:
+    """Cancel 10,000 orders that are due at once, 100 at a time, at a server that takes 50 ms."""
+    kinds = ("by hand", "own", "aiohttp")
+    turns = [{kind: _scale(kind) for kind in kinds} for _ in range(SCALE_TURNS)]
+
+    def figure(name: str, kind: str, what: Callable[[Scale], float], aim: float | None) -> Figure:
+        values = [what(turn[kind]) / what(turn["by hand"]) for turn in turns]
+        return Figure(f"{kind}: {name}", values, aim)
+
+    def plain(
+        name: str, kind: str, what: Callable[[Scale], float], aim: float | None, form: str
+    ) -> Figure:
+        return Figure(f"{kind}: {name}", [what(turn[kind]) for turn in turns], aim, form)
+
+    return [
+        plain("seconds of CPU", "by hand", lambda x: x.cpu, None, "{:.2f}"),
+        plain("seconds by the wall", "by hand", lambda x: x.wall, None, "{:.2f}"),
+        plain("longest stall, seconds", "by hand", lambda x: x.stall, None, "{:.3f}"),
+        figure("CPU (by hand = 1)", "own", lambda x: x.cpu, 0.45),
+        figure("wall (by hand = 1)", "own", lambda x: x.wall, 0.45),
+        figure("CPU (by hand = 1)", "aiohttp", lambda x: x.cpu, 0.20),
+        *(
+            each
+            for kind in ("own", "aiohttp")
+            for each in (
+                plain("orders not cancelled", kind, lambda x: x.failed, 0, "{:,.0f}"),
+                plain("longest stall, seconds", kind, lambda x: x.stall, 0.05, "{:.3f}"),
+                plain("most connections", kind, lambda x: x.connections, 100, "{:.0f}"),
+            )
+        ),
+    ]
+
+
+def measure_waiting() -> list[Figure]:
+    """Measure what orders cost that wait, and how late they are cancelled."""
+    sizes = (str(MANY_ORDERS), "100", "60")
+    with child(str(HERE / "armed.py"), *sizes) as process:
+        memory, armed, written, earliest, late = map(float, process.communicate()[0].split())
+    return [
+        Figure("each order that waits: KiB", [memory], 0.4),
+        Figure(f"{MANY_ORDERS:,} armed from a SqliteJournal: seconds", [armed], 5),
+        Figure(f"{MANY_ORDERS:,} scheduled and written to one: seconds", [written], 5),
+        Figure("100 over a minute: sent too early, seconds", [max(0.0, -earliest)], 0, "{:.3f}"),
+        Figure("100 over a minute: p99 of the lateness, seconds", [late], 0.05, "{:.3f}"),
+    ]
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 
@@ -316,6 +386,8 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "One call, connection kept (CPU; httpx = 1)": lambda: asyncio.run(measure_calls()),
     f"{BURST:,} calls at once, answered after 1 s": measure_burst,
     f"{BIG_BURST:,} calls at once: longest stall of the loop": measure_stall,
+    f"{BIG_BURST:,} orders due at once, 100 at a time, answered after 50 ms": measure_scale,
+    "Orders that wait": measure_waiting,
 }
 
 

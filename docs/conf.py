@@ -1,5 +1,8 @@
 """How Sphinx builds the pages: `make docs`. Nothing is fetched, and every warning is an error."""
 
+import ast
+import inspect
+import sys
 import typing
 from importlib.metadata import version as version_of
 from types import NoneType
@@ -13,6 +16,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.ext import napoleon
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import stringify_annotation
 
 import sms4sats_async
@@ -25,11 +29,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
 # No page of another project is linked to, because that would take its index from the network.
-nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|typing)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|datetime|httpx|os|typing)\..*")]
 
 # --- the pages ------------------------------------------------------------------------------------
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own choice underlines what is imported
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["page.css"]
@@ -57,12 +62,25 @@ napoleon_attr_annotations = True
 MADE_BY_USERS = {
     sms4sats_async.Sms4SatsClient,
     sms4sats_async.RetryPolicy,
+    sms4sats_async.CancelScheduler,
+    sms4sats_async.MemoryJournal,
+    sms4sats_async.SqliteJournal,
     progress.Progress,
     simulator.Behaviour,
     simulator.ManualClock,
     simulator.ScaledClock,
     simulator.Simulator,
 }
+
+
+# Where a name between backticks is looked for, first to last.
+DOORS = (
+    "sms4sats_async",
+    "sms4sats_async.Sms4SatsClient",
+    "sms4sats_async.progress",
+    "sms4sats_async.simulator",
+    "sms4sats_async.testing",
+)
 
 
 class Docstring(GoogleDocstring):
@@ -130,6 +148,52 @@ def link_or_code(
     return shown if reference["reftype"] == "obj" else None
 
 
+def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Make a link of every `name` on a page that has a place in the reference."""
+    described = app.env.domains.python_domain.objects
+    for code in list(tree.findall(nodes.literal)):
+        if isinstance(code.parent, nodes.reference | nodes.title):
+            continue
+        name = code.astext().partition("(")[0]
+        # Of an attribute, which has no entry of its own, the class.
+        wanted = [f"{door}.{each}" for each in (name, name.rpartition(".")[0]) for door in DOORS]
+        if found := next((each for each in wanted if each in described), None):
+            to = described[found]
+            code.replace_self(
+                make_refnode(app.builder, page, to.docname, to.node_id, code.deepcopy(), found)
+            )
+
+
+def label_cells(_app: Sphinx, tree: nodes.document) -> None:
+    """Put the head of its column into every cell but a row's first; a phone alone shows it.
+
+    There a row is stacked, because a wide table would hide its last columns beyond the edge.
+    """
+    for table in tree.findall(nodes.table):
+        head = next(table.findall(nodes.thead), None)
+        if head is None:
+            continue
+        labels = [entry.astext() for entry in head.findall(nodes.entry)]
+        for row in next(table.findall(nodes.tbody)).findall(nodes.row):
+            for label, cell in list(zip(labels, row.children, strict=True))[1:]:
+                if isinstance(cell, nodes.entry) and cell.astext():
+                    cell.insert(0, nodes.paragraph("", label, classes=["label"]))
+
+
+def import_for_types() -> None:
+    """Import what the rooms import for the type checkers alone, so that annotations can be read."""
+    for name, room in list(sys.modules.items()):
+        if name.partition(".")[0] == sms4sats_async.__name__:
+            for node in ast.parse(inspect.getsource(room)).body:
+                if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                    imports = ast.Module(node.body, type_ignores=[])
+                    exec(compile(imports, name, "exec"), vars(room))  # noqa: S102 - our own source
+    # Of a class Sphinx reads the annotations as they stand, be they text or not.
+    for kind in MADE_BY_USERS:
+        if not attrs.has(kind):
+            kind.__init__.__annotations__ = typing.get_type_hints(kind.__init__)
+
+
 def read_constants() -> None:
     """Let autodoc find at the door what is said of a constant where it is defined."""
     door = ModuleAnalyzer.for_module(sms4sats_async.__name__)
@@ -147,8 +211,11 @@ def setup(app: Sphinx) -> None:
     napoleon.GoogleDocstring = Docstring
     (attributes,) = (field for field in PyObject.doc_field_types if field.name == "variable")
     attributes.label = "Attributes"
+    import_for_types()
     read_constants()
     app.connect("autodoc-process-signature", show_signature)
     # After autodoc has added the types (500).
     app.connect("object-description-transform", drop_return_type, priority=600)
     app.connect("missing-reference", link_or_code)
+    app.connect("doctree-read", label_cells)
+    app.connect("doctree-resolved", link_names)

@@ -4,7 +4,7 @@ from ._clock import Clock
 from ._decode import parse_webhook
 from ._lifecycle import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
 from ._many import CancelResults
-from ._open import OpenOrder
+from ._open import OpenOrder, Scheduler
 from ._watching import OrderWatch
 from .client import DEFAULT_BASE_URL, Sms4SatsClient
 from .errors import (
@@ -39,6 +39,7 @@ from .events import (
     Waiting,
 )
 from .invoice import Invoice
+from .journal import Change as JournalChange
 from .journal import JournalEntry, MemoryJournal, OrderJournal, SqliteJournal
 from .models import (
     Cancellation,
@@ -91,6 +92,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidResponseError",
     "Invoice",
+    "JournalChange",
     "JournalEntry",
     "JournalError",
     "JournalFailed",
@@ -113,6 +115,7 @@ __all__ = [
     "RequestOutcome",
     "RequestTimeoutError",
     "RetryPolicy",
+    "Scheduler",
     "SendOrder",
     "ServerError",
     "Service",

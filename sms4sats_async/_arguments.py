@@ -212,12 +212,16 @@ def aware(name: str, value: object) -> datetime:
         raise InvalidArgumentError(problem) from error
 
 
-def path(name: str, value: object) -> Path:
-    """Return the path of a file."""
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+def path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a file."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = ""
+    if not text:
         problem = f"{name} must be the path of a file, not {show(value)}"
         raise InvalidArgumentError(problem)
-    return Path(os.fsdecode(value))
+    return Path(text).absolute()
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,6 +12,7 @@ from anyio.lowlevel import current_token
 
 from ._arguments import instance
 from ._decode import read_json
+from ._logging import LOGGER, log_answer, log_event
 from ._secrets import hide, hide_in_causes
 from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
 from .events import AttemptFailed
@@ -34,8 +34,6 @@ T = TypeVar("T")
 
 CONNECTIONS: Final = 100
 """How many requests of one client are under way at the same time; the others wait in line."""
-
-_LOGGER: Final = logging.getLogger("sms4sats_async")
 
 # What is known of several attempts together is what is known of the least certain one.
 _CERTAINTY: Final = (RequestOutcome.NOT_SENT, RequestOutcome.REFUSED, RequestOutcome.UNKNOWN)
@@ -105,10 +103,13 @@ class Exchange:
             attempt += 1
             try:
                 response = await self._attempt(request, deadline)
-                value = read_json(response, request, now=self.clock.now())
-                return operation.decode(value, order_id), attempt
+                answer = read_json(response, request, now=self.clock.now())
+                value = operation.decode(answer, order_id)
             except Sms4SatsError as error:
                 failure = error
+            else:
+                log_answer(operation.name, order_id, attempt, response.status)
+                return value, attempt
             known = max(known, failure.request_outcome, key=_CERTAINTY.index)
             self._hide_secrets(failure, order_id)
             failure.operation = operation.name
@@ -138,17 +139,18 @@ class Exchange:
                 raise failure
 
     def tell(self, event: Event) -> None:
-        """Hand an event to the caller's `on_event`.
+        """Log an event, and hand it to the caller's `on_event`.
 
         A listener that raises must not cost anybody the knowledge of what became of the money, so
         its error is logged and the call goes on.
         """
+        log_event(event)
         if self._on_event is None:
             return
         try:
             self._on_event(event)
-        except Exception:
-            _LOGGER.exception("on_event raised on %s", type(event).__name__)
+        except Exception:  # noqa: BLE001 - a listener may raise anything; it is logged whole
+            LOGGER.exception("on_event raised on %s", type(event).__name__)
 
     async def close(self) -> None:
         """Close the transport; calling it again does nothing."""

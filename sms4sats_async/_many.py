@@ -26,8 +26,6 @@ from .models import Cancellation, CancelOutcome, RequestOutcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
     from ._clock import Clock
     from ._exchange import Exchange
     from .journal import JournalEntry
@@ -149,7 +147,8 @@ class CancelQueue:
         self._owner = secrets.token_hex(8)
         self._listeners: weakref.WeakSet[CancelResults] = weakref.WeakSet()
         self._running = False
-        self._changed: anyio.Event | None = None
+        self._idle: deque[anyio.Event] = deque()
+        self._changed = anyio.Event()
         self._nap: anyio.CancelScope | None = None
         total = exchange.retry.total_timeout
         self._retry = attrs.evolve(
@@ -166,16 +165,17 @@ class CancelQueue:
             due: When to cancel it, in Unix seconds.
         """
         now = self._clock.now()
-        self._arm(
-            _Armed(
-                self._passed() + due - now + _CLOCKS_DIFFER if due > now else self._passed(),
-                order_id,
-                min(created_at, now),
-            )
-        )
+        wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
+        self._arm(_Armed(self._passed() + wait, order_id, min(created_at, now)))
 
     def _arm(self, armed: _Armed) -> None:
-        if armed.order_id in self._busy:
+        before = self._armed.get(armed.order_id)
+        is_same = (
+            before is not None
+            and before.created_at == armed.created_at
+            and abs(before.due - armed.due) < _CLOCKS_DIFFER
+        )
+        if is_same or armed.order_id in self._busy:
             return
         self._armed[armed.order_id] = armed
         heappush(self._heap, armed)
@@ -250,35 +250,31 @@ class CancelQueue:
             problem = "the scheduler runs already"
             raise ClientStateError(problem)
         self._running = True
-        send, receive = anyio.create_memory_object_stream[_Armed](0)
         try:
-            async with anyio.create_task_group() as group, send:
+            async with anyio.create_task_group() as group:
                 for _ in range(self._concurrency):
-                    group.start_soon(self._work, receive.clone())
-                receive.close()
-                await self._keep_time(send, to_the_end=to_the_end)
+                    group.start_soon(self._work)
+                await self._keep_time(to_the_end=to_the_end)
+                group.cancel_scope.cancel()  # all of them are idle
         finally:
-            receive.close()
             self._running = False
+            self._idle.clear()
 
     # --- the timer --------------------------------------------------------------------------------
 
-    async def _keep_time(self, send: MemoryObjectSendStream[_Armed], *, to_the_end: bool) -> None:
-        while not to_the_end or (len(self) and self._listeners):
-            armed = self._first()
-            if armed is None:
-                self._changed = anyio.Event()
-                await self._changed.wait()
+    async def _keep_time(self, *, to_the_end: bool) -> None:
+        """Wake a worker whenever an order is due."""
+        while not to_the_end or self._busy or (self._armed and self._listeners):
+            self._changed = anyio.Event()
+            first = self._first()
+            left = 0.0 if first is None else first.due - self._passed()
+            if left > 0:
+                with anyio.CancelScope() as self._nap:
+                    await self._clock.sleep(max(min(left, _LONGEST_NAP), SHORTEST_SLEEP))
                 continue
-            left = armed.due - self._passed()
-            if left <= 0:
-                heappop(self._heap)
-                del self._armed[armed.order_id]
-                self._busy.add(armed.order_id)
-                await send.send(armed)
-                continue
-            with anyio.CancelScope() as self._nap:
-                await self._clock.sleep(max(min(left, _LONGEST_NAP), SHORTEST_SLEEP))
+            if first is not None:
+                self._wake_a_worker()
+            await self._changed.wait()
 
     def _first(self) -> _Armed | None:
         """Return the order that is due next, or None if none waits."""
@@ -288,22 +284,44 @@ class CancelQueue:
 
     def _wake(self) -> None:
         """Make the timer look again."""
-        if self._changed is not None:
-            self._changed.set()
+        self._changed.set()
         if self._nap is not None:
             self._nap.cancel()
 
+    def _wake_a_worker(self) -> None:
+        if self._idle:
+            self._idle.popleft().set()
+
     # --- the workers ------------------------------------------------------------------------------
 
-    async def _work(self, jobs: MemoryObjectReceiveStream[_Armed]) -> None:
-        async with jobs:
-            async for armed in jobs:
-                try:
-                    await self._cancel(armed)
-                finally:
-                    self._busy.discard(armed.order_id)
-                    if not self._busy and not self._armed:
-                        self._wake()
+    async def _work(self) -> None:
+        while True:
+            armed = self._take()
+            if armed is None:
+                # The timer sees to what comes later.
+                self._wake()
+                woken = anyio.Event()
+                self._idle.append(woken)
+                await woken.wait()
+                continue
+            try:
+                await self._cancel(armed)
+            finally:
+                self._busy.discard(armed.order_id)
+
+    def _take(self) -> _Armed | None:
+        """Return an order that is due, and see to it that the next one is taken too."""
+        now = self._passed()
+        first = self._first()
+        if first is None or first.due > now:
+            return None
+        heappop(self._heap)
+        del self._armed[first.order_id]
+        self._busy.add(first.order_id)
+        # One wakes the next, so that a hundred do not begin in one turn of the event loop.
+        if self._heap and self._heap[0].due <= now:
+            self._wake_a_worker()
+        return first
 
     async def _cancel(self, armed: _Armed) -> None:
         """Take the next step of one order; tell how it ended, or arm it again."""

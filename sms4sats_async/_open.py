@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import anyio
 
 from ._arguments import positive_seconds
 from ._lifecycle import AUTOMATIC_CANCEL_AGE
+from ._logging import LOGGER
 from ._orders import Look, PatientCancel, cancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
-
-_LOGGER: Final = logging.getLogger("sms4sats_async")
 
 
 class Scheduler(Protocol):
@@ -149,7 +147,7 @@ class OpenOrder:
                 raise
             # Whoever handles his own exception is to learn of this one too.
             error.add_note(str(failure))
-            _LOGGER.error("%s", failure)  # noqa: TRY400 - it says all
+            LOGGER.error("%s", failure)
         except BaseException:
             await self._leave()
             raise
@@ -161,19 +159,19 @@ class OpenOrder:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
                 if await self._cancel_now():
                     return
-        when = moment(due)
+        when = moment(due).replace(microsecond=0)
         who = f"order {mask(self.order_id)}, left without a code,"
         if self._scheduler is not None:
             self._scheduler.schedule(self.order, not_before=when)
-            _LOGGER.warning("%s is the scheduler's now: it cancels it from %s on", who, when)
+            LOGGER.warning("%s is the scheduler's now: it cancels it from %s on", who, when)
             return
-        by_itself = moment(self.created_at.timestamp() + AUTOMATIC_CANCEL_AGE.total_seconds())
+        by_itself = self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE
         kept = (
             "stands in the journal"
             if self._exchange.recorder.journal is not None
             else "is in no journal"
         )
-        _LOGGER.warning(
+        LOGGER.warning(
             "%s %s: it can be cancelled from %s on, and the service gives the money back by itself "
             "at %s",
             who,
@@ -193,7 +191,7 @@ class OpenOrder:
                 self.order_id, CancelOutcome.CODE_ARRIVED, arrived.status, arrived.attempts
             )
         except Sms4SatsError as failure:
-            _LOGGER.warning("%s", failure)
+            LOGGER.warning("%s", failure)
             return False
         return True
 

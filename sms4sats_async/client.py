@@ -46,6 +46,7 @@ from .models import (
     Country,
     FundingHistory,
     FundOrder,
+    Listing,
     Order,
     OrderStatus,
     Price,
@@ -176,7 +177,8 @@ class Sms4SatsClient:
             TransportError: No answer.
             InvalidResponseError: An unreadable answer.
         """
-        return await self._ask(GET_COUNTRIES, retry=retry)
+        countries = await self._ask(GET_COUNTRIES, retry=retry)
+        return Listing(countries)
 
     async def get_services(
         self, country: int | str, *, retry: RetryPolicy | None = None
@@ -197,7 +199,8 @@ class Sms4SatsClient:
             InvalidResponseError: An unreadable answer.
         """
         number = await self._country_id(country, retry)
-        return await self._ask(GET_SERVICES, {"country": str(number)}, retry)
+        services = await self._ask(GET_SERVICES, {"country": str(number)}, retry)
+        return Listing(services)
 
     async def get_rental_countries(
         self, service: str | None = None, *, retry: RetryPolicy | None = None
@@ -218,7 +221,8 @@ class Sms4SatsClient:
             InvalidResponseError: An unreadable answer.
         """
         query = {} if service is None else {"service": arguments.text("service", service)}
-        return await self._ask(GET_RENTAL_COUNTRIES, query, retry)
+        offers = await self._ask(GET_RENTAL_COUNTRIES, query, retry)
+        return Listing(offers)
 
     async def get_price(
         self,

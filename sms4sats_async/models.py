@@ -1,19 +1,25 @@
 """The values that a user meets: orders, their status, and what became of a cancel."""
 
 import enum
+import time
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 
+from . import _html
+from ._bolt11 import NotAnInvoiceError, read, satoshis
 from ._secrets import (
     mask,
     mask_optional,
+    quote,
     quote_optional,
     show_invoice,
     show_optional_invoice,
 )
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 class RequestOutcome(enum.Enum):
@@ -114,6 +120,45 @@ class Order:
     created_at: datetime
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
+    _title: ClassVar[str] = "order"
+    _money: ClassVar[str] = "with the payer until the invoice is paid, and held from then on"
+
+    def _repr_html_(self) -> str:
+        now = time.time()
+        age = now - self.created_at.timestamp()
+        facts: dict[str, object] = {
+            "order": mask(self.order_id),
+            **{name: getattr(self, name) for name in _own_fields(self)},
+            "made": f"{_clock(self.created_at)}, {_html.span(age)} ago",
+        }
+        try:
+            invoice = read(self.payreq)
+        except NotAnInvoiceError as error:
+            paid = self.payreq == "paid"
+            facts["money"] = "held, paid from the balance" if paid else Money.UNKNOWN.value
+            facts["problem"] = None if paid else str(error)
+            return _html.card(self._title, facts)
+        amount = satoshis(invoice.amount_msat)
+        left = invoice.expires_at.timestamp() - now
+        facts["amount"] = "chosen by the payer" if amount is None else f"{amount} sat"
+        facts["network"] = None if invoice.network == "bitcoin" else invoice.network
+        until = _clock(invoice.expires_at)
+        facts["payable"] = f"until {until}, {_html.span(left)} from now"
+        if left <= 0:
+            facts["payable"] = f"no more, it expired at {until}"
+        facts["money"] = self._money
+        return _html.card(self._title, facts, pay=invoice.bolt11)
+
+
+def _own_fields(order: Order) -> list[str]:
+    """Return what an order of this kind has beyond every order."""
+    of_all = {field.name for field in attrs.fields(Order)}
+    return [field.name for field in attrs.fields(type(order)) if field.name not in of_all]
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
 
 @attrs.frozen
 class ReceiveOrder(Order):
@@ -127,6 +172,8 @@ class ReceiveOrder(Order):
     country: int | str | None = None
     service: str | None = None
 
+    _title: ClassVar[str] = "order for a code"
+
 
 @attrs.frozen
 class SendOrder(Order):
@@ -138,6 +185,8 @@ class SendOrder(Order):
 
     phone: str | None = None
 
+    _title: ClassVar[str] = "order for a message"
+
 
 @attrs.frozen
 class FundOrder(Order):
@@ -148,6 +197,9 @@ class FundOrder(Order):
     """
 
     amount: int | None = None
+
+    _title: ClassVar[str] = "invoice for the balance"
+    _money: ClassVar[str] = "with the payer until the invoice is paid"
 
 
 @attrs.frozen
@@ -182,6 +234,19 @@ class OrderStatus:
     money: Money = attrs.field(default=Money.UNKNOWN, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
+    def _repr_html_(self) -> str:
+        facts = {
+            "order": mask(self.order_id),
+            "money": self.money.value,
+            "number": self.number,
+            "country": self.country,
+            "service": self.service,
+            "message": None if self.sms_status is None else self.sms_status.value,
+            "as of": None if self.timestamp is None else _clock(self.timestamp),
+            "the service says": None if self.error is None else quote(self.error),
+        }
+        return _html.card(self.state.value, facts, big=self.code)
+
 
 @attrs.frozen
 class Cancellation:
@@ -200,6 +265,17 @@ class Cancellation:
     status: OrderStatus | None = None
     attempts: int = 0
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+    def _repr_html_(self) -> str:
+        money = Money.RETURNED if self.outcome.funds_returned else Money.SETTLED
+        facts = {
+            "order": mask(self.order_id),
+            "money": money.value,
+            "last status": None if self.status is None else self.status.state.value,
+            "attempts": self.attempts,
+        }
+        code = None if self.outcome.funds_returned or self.status is None else self.status.code
+        return _html.card(self.outcome.value, facts, big=code)
 
 
 @attrs.frozen
@@ -294,6 +370,18 @@ class Price:
     computed: ComputedPrice | None = None
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "to receive a code": f"{self.receive} sat",
+            "to send a message": f"{self.send} sat",
+            "to rent a number": f"{self.rent} sat",
+            "the service's own part": f"{self.platform_fee} sat",
+        }
+        if self.computed is None:
+            return _html.card("prices", facts)
+        asked = {"country": self.computed.country, "for": self.computed.description}
+        return _html.card("prices", asked | facts, big=f"{self.computed.price} sat")
+
 
 @attrs.frozen
 class FundingEntry:
@@ -335,3 +423,20 @@ class FundingHistory:
     total_amount: int
     entries: tuple[FundingEntry, ...] = ()
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+
+
+class Listing(list[T]):
+    """A list that a notebook shows as a table, and else a list like any other."""
+
+    def _repr_html_(self) -> str | None:
+        if not self:
+            return None
+        names = [
+            field.name
+            for field in attrs.fields(type(self[0]))
+            if field.name not in {"image", "raw"}
+        ]
+        return _html.table(
+            [name.replace("_", " ") for name in names],
+            [[getattr(each, name) for name in names] for each in self],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from .journal import OrderJournal
     from .journal.entry import Change
 
-_AT_ONCE: Final = 1_000
-"""Orders that are armed in one go, some milliseconds."""
+_AT_ONCE: Final = 2_000
+"""Orders that are armed, or written down, in one go: some milliseconds."""
 
 
 class CancelScheduler:
@@ -57,7 +58,8 @@ class CancelScheduler:
         concurrency: int = 20,
         minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
     ) -> None:
-        exchange = client._exchange  # noqa: SLF001 - the same house, one floor up
+        # The same house, one floor up.
+        exchange = client._exchange  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self._recorder = exchange.recorder
         if journal is not None and journal is not client.journal:
             self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
@@ -163,8 +165,9 @@ class CancelScheduler:
         self._queue.add(order_id, created_at=created, due=due)
 
     def _write(self, order_id: str, change: Change) -> Awaitable[None]:
-        self._unwritten[order_id] = change
-        self._something_to_write.set()
+        if self._recorder.journal is not None:
+            self._unwritten[order_id] = change
+            self._something_to_write.set()
         return _Written(self._write_down)
 
     async def _keep_writing(self) -> None:
@@ -178,19 +181,19 @@ class CancelScheduler:
                 self._recorder.complain(None, error)
 
     async def _write_down(self) -> None:
+        """Write what is to be written, and return when that and what came before it stands."""
+        if not self._unwritten:
+            return
         async with self._writing:
-            changes, self._unwritten = self._unwritten, {}
-            if not changes:
-                return
-            try:
-                entries = await self._recorder.write(list(changes.items()))
-            except BaseException:
-                self._unwritten = changes | self._unwritten
-                raise
-        for entry in entries:
-            # The journal may know better than the caller when the order was made.
-            if entry is not None and entry.order_id is not None and entry.order_id in self._queue:
-                self._arm(entry.order_id, entry.created_at, entry.not_before)
+            while self._unwritten:
+                some = list(islice(self._unwritten.items(), _AT_ONCE))
+                entries = await self._recorder.write(some)
+                for (order_id, change), entry in zip(some, entries, strict=True):
+                    if self._unwritten.get(order_id) is change:  # and no newer one
+                        del self._unwritten[order_id]
+                    # The journal may know better than the caller when the order was made.
+                    if entry is not None and order_id in self._queue:
+                        self._arm(order_id, entry.created_at, entry.not_before)
 
 
 class _Written:

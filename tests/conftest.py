@@ -10,6 +10,7 @@ A coroutine test without a marker is an error, not a test that is skipped in sil
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import anyio.from_thread
 import hypothesis
@@ -41,13 +42,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def service_for_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+def service_for_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulator]:
     """The service that the code in README.md and docs/ talks to (tests/test_documents.py).
 
     The documents show `Sms4SatsClient()` as a reader would write it. The environment sends it to a
     simulator, and the clock that it takes by default jumps, so nothing of the test has to stand in
-    the text. Orders are paid at once and no code comes.
+    the text. Orders are paid at once and no code comes. What they write, they write elsewhere.
     """
+    monkeypatch.chdir(tmp_path)
     clock = ManualClock()
     simulator = Simulator(Behaviour(pay_delay=0, code_delay=None), clock=clock)
     monkeypatch.setattr("sms4sats_async.client.SystemClock", lambda: clock)

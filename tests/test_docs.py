@@ -1,23 +1,38 @@
 """The pages under docs/ say all there is to say, once, and what is drawn in them is up to date.
 
-That they can be built without a warning is for `make docs`; here nothing needs Sphinx.
+That they can be built without a warning is for `make docs`; here nothing needs Sphinx, nor the
+network: of a link that leads elsewhere only the form is looked at.
 """
 
+import posixpath
 import re
 import runpy
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, _operations, progress, simulator
+from sms4sats_async import Sms4SatsClient, _operations, progress, simulator, testing
 from sms4sats_async._operations import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
 MODULE = re.compile(r"\.\. currentmodule:: ([\w.]+)")
-DIRECTIVE = re.compile(r"\.\. auto(?:class|exception|function|method|data):: ([\w.]+)")
+DIRECTIVE = re.compile(r"\.\. auto(?:class|exception|function|method|property|data):: ([\w.]+)")
+
+CODE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1[`~]* *$|`[^`]+`", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^()\s]+)\)|<(\w+:[^\s>]+)>")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+# Two addresses that differ in less than this are the same one, and a slip.
+ALIKE = 0.95
+
+WORKFLOWS = ROOT / ".github" / "workflows"
 
 
 def described() -> Counter[str]:
@@ -41,6 +56,7 @@ def test_every_public_name_has_one_place_in_the_reference() -> None:
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
+        *(f"sms4sats_async.testing.{name}" for name in testing.__all__),
     ]
 
     assert described() == Counter(expected)
@@ -58,9 +74,11 @@ def test_every_endpoint_is_among_what_is_known_of_the_service() -> None:
         assert re.search(rf"`{endpoint.method} {re.escape(endpoint.path)}[?`]", page)
 
 
-def test_the_states_are_drawn_from_the_table() -> None:
-    """docs/states.md and docs/states.svg are what tools/draw_states.py writes."""
-    tool = runpy.run_path(str(ROOT / "tools" / "draw_states.py"))
+@pytest.mark.parametrize("name", ["draw_states", "draw_sequence"])
+def test_the_drawings_are_what_the_tools_draw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states from the one table, and who tells whom what."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
 
     for path, content in tool["written"]().items():
         assert path.read_text("utf-8") == content, "run `make docs`"
@@ -70,5 +88,109 @@ def test_the_pages_fetch_nothing() -> None:
     """No page, style or setting of ours names anything that a browser would fetch elsewhere."""
     assert not re.search(r"intersphinx|https?:", (DOCS / "conf.py").read_text("utf-8"))
     assert not re.search(r"@import|url\(", (DOCS / "_static" / "page.css").read_text("utf-8"))
-    svg = (DOCS / "states.svg").read_text("utf-8")
-    assert re.findall(r"https?://[^\"]+", svg) == ["http://www.w3.org/2000/svg"]
+    for svg in DOCS.glob("*.svg"):
+        addresses = re.findall(r"https?://[^\"]+", svg.read_text("utf-8"))
+        assert addresses == ["http://www.w3.org/2000/svg"]
+
+
+def documents() -> dict[str, str]:
+    """Every page that a reader may open, by its path."""
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+    return {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in sorted(pages)}
+
+
+def anchors_of(text: str) -> set[str]:
+    """The anchors that Sphinx and GitHub alike make of the headings of a page."""
+    headings = HEADING.findall(re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def links_of(text: str) -> Iterator[str]:
+    """Where a page leads, code left out."""
+    for inline, bare in LINK.findall(CODE.sub("", text)):
+        yield inline or bare
+
+
+def link_problems(pages: Mapping[str, str]) -> list[str]:
+    """What is wrong with the links of these pages: none leads nowhere, and none is a slip."""
+    problems: list[str] = []
+    elsewhere: set[str] = set()
+    for page, text in pages.items():
+        for link in links_of(text):
+            if urlsplit(link).scheme:
+                elsewhere.add(link)
+                if not re.fullmatch(r"https://[\w-]+(\.[\w-]+)+(/\S*)?", link):
+                    problems.append(f"{page}: {link} is no https address")
+                continue
+            path, _, anchor = link.partition("#")
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
+            if to not in pages and not (ROOT / to).is_file():
+                problems.append(f"{page}: {link} leads to no file")
+            elif anchor and anchor not in anchors_of(pages.get(to, "")):
+                problems.append(f"{page}: {link} leads to no heading")
+    problems += [
+        f"{link} and {twin} are nearly the same"
+        for link in sorted(elsewhere)
+        for twin in get_close_matches(link, [each for each in elsewhere if each > link], 1, ALIKE)
+    ]
+    return problems
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Every file and heading that a page links to is there."""
+    assert link_problems(documents()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        pytest.param("[x](gone.md)", ["docs/a.md: gone.md leads to no file"], id="file"),
+        pytest.param("[x](../README.md)", [], id="up"),
+        pytest.param("[x](../b.md)", ["docs/a.md: ../b.md leads to no file"], id="above"),
+        pytest.param("[x\ny](b.md#no)", ["docs/a.md: b.md#no leads to no heading"], id="heading"),
+        pytest.param("[x](b.md#what-is-a-thing)", [], id="heading-with-code"),
+        pytest.param("[x](#of-its-own)\n# Of its own", [], id="own-heading"),
+        pytest.param(
+            "[x](#code)\n```\n# Code\n```", ["docs/a.md: #code leads to no heading"], id="comment"
+        ),
+        pytest.param("`[x](gone.md)`\n```text\n[x](gone.md)\n```", [], id="code"),
+        pytest.param(
+            "<http://x.example>", ["docs/a.md: http://x.example is no https address"], id="http"
+        ),
+        pytest.param("[x](https://x)", ["docs/a.md: https://x is no https address"], id="host"),
+        pytest.param(
+            "<https://name.example/page> [y](https://name.exmaple/page)",
+            ["https://name.example/page and https://name.exmaple/page are nearly the same"],
+            id="slip",
+        ),
+        pytest.param("<https://name.example/> <https://other.example/>", [], id="two"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_seen(text: str, problems: list[str]) -> None:
+    """Each kind of broken link turns the check red, and a good one does not."""
+    pages = {"docs/a.md": text, "docs/b.md": "# What `is` a thing?", "README.md": ""}
+
+    assert link_problems(pages) == problems
+
+
+def test_the_workflows_do_what_a_developer_does() -> None:
+    """They test every Python of the wheel run, and call nothing but targets that make has."""
+    tool = runpy.run_path(str(ROOT / "tools" / "wheel_test.py"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    workflows = "\n".join(path.read_text("utf-8") for path in sorted(WORKFLOWS.glob("*.yml")))
+    (matrix,) = re.findall(r"python: \[(.*)\]", workflows)
+
+    assert tuple(re.findall(r"[\d.]+", matrix)) == tool["VERSIONS"]
+    assert set(re.findall(r"run: make (\w+)", workflows)) == {"test", "docs"}
+    assert all(f"\n{target}: " in makefile for target in ("test", "docs"))
+
+
+def test_the_workflows_may_do_no_more_than_they_must() -> None:
+    """Each says what it may do, no action can change its major version, and one job publishes."""
+    for path in WORKFLOWS.glob("*.yml"):
+        text = path.read_text("utf-8")
+        rights = re.findall(r"^ *(\S+): write", text, re.MULTILINE)
+
+        assert re.search(r"^permissions:", text, re.MULTILINE)
+        assert rights == (["id-token"] if path.name == "publish.yml" else [])
+        assert re.findall(r"uses: (?!\S+@(?:v|release/v)\d+$).*", text, re.MULTILINE) == []

@@ -2,7 +2,8 @@
 
 Python blocks are executed, each in a namespace of its own and with `await` allowed at the top, as
 in a notebook. They talk to the service that the fixture `service_for_documents` names in the
-environment. Shell blocks are not executed, but what they call must exist.
+environment. A block in the language `output` is what the Python block before it prints. Shell
+blocks are not executed, but what they call must exist.
 
 What is only to be looked at stands in a block of another kind, such as `text` or `pycon`.
 """
@@ -17,7 +18,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ PACKAGE = "sms4sats_async"
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 # Spelled any of these ways, it is code that a reader will copy.
 PYTHON = frozenset({"python", "python3", "py"})
 SHELL = frozenset({"bash", "sh", "shell", "console"})
+OUTPUT = "output"
 
 # What a reader is taken to have, beside what this project brings. Asking the machine instead would
 # make the answer depend on the machine.
@@ -73,7 +76,7 @@ def blocks_of(file: str, text: str) -> Iterator[Block]:
 
 def documents() -> Iterator[Block]:
     """Every block of every document of this project."""
-    for path in (README, *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (README, CONTRIBUTING, *sorted((ROOT / "docs").rglob("*.md"))):
         if path.is_file():
             yield from blocks_of(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
 
@@ -84,6 +87,20 @@ def in_language(blocks: Iterator[Block], languages: frozenset[str]) -> list[obje
         pytest.param(block, id=f"{block.file}:{block.line}")
         for block in blocks
         if block.language in languages
+    ]
+
+
+def programs(blocks: Iterator[Block]) -> list[object]:
+    """The Python blocks as parameters of a test, each with what it prints if that is shown."""
+    every = [*blocks, None]
+    return [
+        pytest.param(
+            block,
+            after if after and after.language == OUTPUT else None,
+            id=f"{block.file}:{block.line}",
+        )
+        for block, after in pairwise(every)
+        if block and block.language in PYTHON
     ]
 
 
@@ -215,11 +232,15 @@ def test_the_readme_shows_python() -> None:
     assert shown & PYTHON
 
 
-@pytest.mark.parametrize("block", in_language(documents(), PYTHON))
+@pytest.mark.parametrize(("block", "output"), programs(documents()))
 @pytest.mark.usefixtures("service_for_documents")
-def test_python_block_runs(block: Block) -> None:
-    """Code in a document runs as it stands."""
+def test_python_block_runs(
+    block: Block, output: Block | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Code in a document runs as it stands, and prints what is shown under it."""
     execute(block)
+    if output is not None:
+        assert capsys.readouterr().out.splitlines() == output.code.splitlines()
 
 
 @pytest.mark.parametrize("block", in_language(documents(), SHELL))

@@ -31,6 +31,8 @@ PROMISED = """
     Event OrderCreated AttemptFailed Waiting StatusPolled OrderCancelled
     Country Service RentalCountry Price ComputedPrice FundingHistory FundingEntry
     Invoice parse_webhook
+    OrderJournal MemoryJournal SqliteJournal JournalEntry JournalChange JournalError JournalFailed
+    OpenOrder Scheduler CancelScheduler CancelResult CancelResults CancelFinished
 """
 
 

@@ -8,10 +8,13 @@ import attrs
 import pytest
 
 from sms4sats_async import RetryPolicy, Sms4SatsClient, UnableToSaveDataError, events
-from sms4sats_async.errors import TransportError
+from sms4sats_async.errors import JournalError, TransportError
 from sms4sats_async.events import (
     AttemptFailed,
+    CancelFinished,
+    CancelResult,
     Event,
+    JournalFailed,
     OrderCancelled,
     OrderCreated,
     StatusPolled,
@@ -32,6 +35,8 @@ FAILURE = TransportError("no answer", operation="cancel_order", order_id=ORDER_I
 ORDER = ReceiveOrder(ORDER_ID, "lnbc1invoice", NOON, 187, "tg")
 STATUS = OrderStatus(ORDER_ID, OrderState.HELD, paid=True)
 CANCELLATION = Cancellation(ORDER_ID, CancelOutcome.CANCELLED, STATUS, 2)
+RESULT = CancelResult(ORDER_ID, CancelOutcome.CODE_ARRIVED, "012345", STATUS, None, 1)
+UNWRITTEN = JournalError("the disk is full", order_id=ORDER_ID)
 
 EVENTS: list[tuple[Event, str, tuple[object, ...]]] = [
     (Event(ORDER_ID), "order_id", (ORDER_ID,)),
@@ -48,6 +53,8 @@ EVENTS: list[tuple[Event, str, tuple[object, ...]]] = [
     ),
     (StatusPolled(ORDER_ID, STATUS), "order_id status", (ORDER_ID, STATUS)),
     (OrderCancelled(ORDER_ID, CANCELLATION), "order_id cancellation", (ORDER_ID, CANCELLATION)),
+    (CancelFinished(ORDER_ID, RESULT), "order_id result", (ORDER_ID, RESULT)),
+    (JournalFailed(ORDER_ID, UNWRITTEN), "order_id error", (ORDER_ID, UNWRITTEN)),
 ]
 each_event = pytest.mark.parametrize(
     "event", [event for event, *_ in EVENTS], ids=lambda event: type(event).__name__
@@ -94,7 +101,7 @@ def test_an_event_can_be_compared_kept_in_a_set_and_sent_on(event: Event) -> Non
     assert {event, copy.copy(event)} == {event}
     assert type(again) is type(event)
     # An error is equal to itself only, as all exceptions are.
-    assert again == event or isinstance(event, AttemptFailed)
+    assert again == event or isinstance(event, AttemptFailed | JournalFailed)
     assert repr(again) == repr(event)
 
 

@@ -146,8 +146,8 @@ def test_a_wait_runs_from_its_event_to_its_end() -> None:
 def test_a_bar_stays_a_little_for_the_request_that_follows() -> None:
     row = folded(waiting(100))
 
-    assert row.waits(NOW + 102)
-    assert not row.waits(NOW + 104)
+    assert row.waits(NOW + 100.9)
+    assert not row.waits(NOW + 101)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_a_wait_is_a_bar_with_the_time_left(
 
     half = text_of(page)
     assert first.startswith("0123…cdef: money held\n")
-    assert "2:00 left money held" in first
+    assert "2:00 left money held\n  too young" in first
     assert "1:00 left money held\n  too young" in half
     assert half.count("━") + half.count("╸") == 12
 
@@ -421,7 +421,7 @@ def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
     shown: Progress, screen: Terminal, page: Screen, clock: ManualClock
 ) -> None:
     shown(waiting(120))
-    clock.step_wall(122)
+    clock.step_wall(120.9)
     assert screen.frame()
     assert "0:00 left" in text_of(page)
 
@@ -429,6 +429,24 @@ def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
     assert not screen.frame()
     assert "\x1b[?25h" in page.getvalue()
     assert "left" not in text_of(page)
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_a_narrow_terminal_has_a_shorter_bar_and_no_third_line(
+    page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    screen = Terminal(page, clock.now)
+    row = folded(polled(NUMBERED), waiting(120))
+    screen.show([row], row, waiting(120))
+    text_of(page)
+    screen.frame()
+
+    bar, reason = text_of(page).splitlines()
+    screen.close()
+    assert bar.split() == ["0123…cdef", "2:00", "left", "number", "+15551234…"]
+    assert len(bar) == 50
+    assert reason.strip() == "too young"
 
 
 def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
@@ -445,13 +463,38 @@ def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
     assert lines.count("\n") < 24
 
 
+def test_the_pause_of_a_call_ends_with_the_order_that_it_made(
+    shown: Progress, screen: Terminal
+) -> None:
+    shown(failed(1, 90, order_id=None))
+    assert screen.frame()
+
+    shown(CREATED)
+    assert not screen.frame()
+
+
 def test_a_failed_attempt_stands_above_the_bar(shown: Progress, page: Screen) -> None:
     shown(failed(1, 8))
 
     told = text_of(page)
     assert "cancel_order attempt 1 of 4 failed, next in 8.0 s: no answer" in told
-    assert "0:08 left ordered" in told
-    assert "cancel_order attempt 2 of 4 comes next" in told
+    assert "0:08 left ordered\n  cancel_order attempt 2 of 4 comes next" in told
+
+
+def test_foreign_text_is_text_in_the_terminal(
+    shown: Progress, screen: Terminal, page: Screen
+) -> None:
+    hostile = "[b]\x1b[2J" + "0" * 60
+    shown(Waiting(hostile, datetime.fromtimestamp(NOW + 9, UTC), "[link=http://x]reason"))
+    shown(AttemptFailed(hostile, "cancel_order", 1, 4, TransportError("\x1b]8;;[red]"), None))
+    screen.frame()
+
+    told = page.getvalue()
+    assert "\x1b[2J" not in told
+    assert "\x1b]8" not in told
+    assert "[b]�…0000" in told
+    assert "[link=http://x]reason" in told
+    assert "failed: �]8;;[red]" in told
 
 
 def test_no_color_is_honoured_and_colours_are_used_else(
@@ -630,14 +673,20 @@ def test_an_order_that_has_ended_has_its_last_line_and_no_bar(
 
 
 def test_the_next_cell_has_a_display_of_its_own(cells: Cells, in_notebook: Progress) -> None:
-    in_notebook(CREATED)
+    in_notebook(polled(HELD))
     cells.execution_count = 2
     in_notebook(waiting(120))
 
     first, second = cells.displays
     assert (len(first), len(second)) == (1, 1)
-    assert "ordered" in first[0]["text/plain"]
+    assert "money held" in first[0]["text/plain"]
     assert second[0]["text/plain"] == "0123…cdef: 2:00 left, too young"
+
+
+def test_an_order_is_left_to_its_own_display(cells: Cells, in_notebook: Progress) -> None:
+    in_notebook(CREATED)
+
+    assert cells.displays == []
 
 
 def test_what_waits_in_the_background_stays_in_its_cell(

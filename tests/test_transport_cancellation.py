@@ -50,19 +50,6 @@ by_every_way = pytest.mark.parametrize(
 )
 
 
-# A handshake that is cancelled is a socket that httpx forgets (0.28). That is mended for the
-# client's own connections; a client that the caller brings is as its library made it.
-by_every_way_over_tls = pytest.mark.parametrize(
-    ("adapter", "way", "anyio_backend"),
-    [
-        (adapter, way, backend)
-        for adapter in ("own", "aiohttp")
-        for way, backend in WAYS
-        if not (adapter == "aiohttp" and backend == "trio")
-    ],
-)
-
-
 class Steps:
     """Counts how often a coroutine waits, and cancels it at one of those times."""
 
@@ -200,7 +187,7 @@ async def test_a_patient_cancel_that_is_cancelled_leaves_nothing(way: str) -> No
         )
 
 
-@by_every_way_over_tls
+@by_every_way
 @pytest.mark.anyio
 async def test_a_call_over_tls_that_is_cancelled_leaves_nothing(adapter: str, way: str) -> None:
     with Server(service(reply), tls=certified("127.0.0.1")) as server:
@@ -232,7 +219,7 @@ async def cancelled_while_it_hangs(
         assert scope.cancelled_caught
 
 
-@by_every_way_over_tls
+@by_every_way
 @pytest.mark.anyio
 async def test_a_handshake_that_never_ends_and_is_cancelled_leaves_no_socket(
     adapter: str, way: str
@@ -246,7 +233,7 @@ async def test_a_handshake_that_never_ends_and_is_cancelled_leaves_no_socket(
     await eventually(lambda: descriptors() == before)
 
 
-@by_every_way_over_tls
+@by_every_way
 @pytest.mark.anyio
 async def test_nor_does_one_that_takes_the_place_of_a_connection_that_was_closed_meanwhile(
     adapter: str, way: str

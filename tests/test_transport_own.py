@@ -217,7 +217,7 @@ async def test_a_broken_connection_that_does_not_close_holds_nobody_up(
         transports.append(transport)
         await anyio.sleep_forever()
 
-    monkeypatch.setattr(_own, "_CLEAN_UP", 0.02)
+    monkeypatch.setattr(_own, "CLEAN_UP", 0.02)
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", hang)
     with Server(saying()) as server, anyio.fail_after(1):
         async with opened("own", server.url) as client:

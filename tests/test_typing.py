@@ -44,13 +44,15 @@ from sms4sats_async import (
     parse_webhook,
 )
 
+NO_COROUTINES = {"__init__", "watch_order", "open_order", "resume", "cancel_orders"}
+
 # --- the signatures -------------------------------------------------------------------------------
 
 # DESIGN's door, word for word, and `retry=` where a call is one request ("every call takes it").
 SIGNATURES = {
     "__init__": (
         "self, *, api_key=None, base_url=None, timeout=10.0, retry=RetryPolicy(), "
-        "http_client=None, clock=None, on_event=None"
+        "http_client=None, clock=None, on_event=None, journal=None"
     ),
     "aclose": "self",
     "ping": "self, *, retry=None",
@@ -75,11 +77,17 @@ SIGNATURES = {
         "self, country, service, *, pay, timeout, max_price=None, network='bitcoin', "
         "poll_interval=5.0, rental=False, real_phone=False, referral=None"
     ),
+    "open_order": (
+        "self, country, service, *, minimum_age=MINIMUM_CANCEL_AGE, poll_interval=5.0, "
+        "scheduler=None, rental=False, real_phone=False, referral=None, immediate=False, "
+        "retry=None"
+    ),
+    "resume": ("self, order, *, minimum_age=MINIMUM_CANCEL_AGE, poll_interval=5.0, scheduler=None"),
+    "cancel_orders": "self, orders, *, concurrency=20",
     "fund": "self, amount, *, retry=None",
     "get_balance": "self, *, retry=None",
     "get_history": "self, *, retry=None",
 }
-NO_COROUTINES = {"__init__", "watch_order"}
 
 
 def shape(function: object) -> list[tuple[str, object, object]]:

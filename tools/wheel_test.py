@@ -27,13 +27,26 @@ from pathlib import Path
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 PACKAGE = "sms4sats_async"
+# What pytest loads of it; why it is a file of its own is said in it.
+PLUGIN = "pytest_sms4sats.py"
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".venv-wheel"
 LOCK = ROOT / "requirements" / "test.txt"
 # What the tests read: their settings are in pyproject.toml, and the documents are tested too, with
-# what one of the tools writes into them.
-COPIED = ("tests", "pyproject.toml", "Makefile", "README.md", "docs", "examples", "tools")
+# what one of the tools writes into them, and the workflows.
+COPIED = (
+    "tests",
+    "pyproject.toml",
+    "Makefile",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs",
+    "examples",
+    "tools",
+    ".github",
+)
 
 # Asked of a Python: its version, short and in full (`venv`: Debian has Pythons without it)...
 WHICH = "import sys, venv; v = sys.version_info; print('%d.%d %d.%d.%d' % (*v[:2], *v[:3]))"
@@ -106,11 +119,12 @@ def build_wheel(folder: Path) -> Path:
     strays = [
         name
         for name in names
-        if not (name.startswith(f"{PACKAGE}/") or name.partition("/")[0].endswith(".dist-info"))
+        if name.partition("/")[0] not in {PACKAGE, PLUGIN}
+        and not name.partition("/")[0].endswith(".dist-info")
     ]
     if strays:
-        raise FailedError(f"The wheel holds more than the package: {strays}")
-    for needed in (f"{PACKAGE}/py.typed", "/licenses/LICENSE"):
+        raise FailedError(f"The wheel holds more than the package and its plugin: {strays}")
+    for needed in (f"{PACKAGE}/py.typed", PLUGIN, "/licenses/LICENSE"):
         if not any(name.endswith(needed) for name in names):
             raise FailedError(f"The wheel does not hold {needed}: {names}")
     return wheel
@@ -191,7 +205,10 @@ def run_tests(python: Path, wheel: Path) -> str:
         if not imported.is_relative_to(site_packages):
             raise FailedError(f"The tests would not run on the wheel but on {imported}")
 
-        report = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider"], folder)
+        # Of what brings a plugin pytest rewrites every assert, and then it is not the wheel that is
+        # tested, and runpy cannot run it.
+        options = ["-q", "-p", "no:cacheprovider", "--assert=plain"]
+        report = run([python, "-m", "pytest", *options], folder)
         return report.splitlines()[-1]
 
 

@@ -20,7 +20,7 @@ import httpx
 from sms4sats_async._wire import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
-from ._httpx import Errors, hide_order_ids_in_logs
+from ._httpx import CLEAN_UP, Errors, Handshake, hide_order_ids_in_logs, order_ids_hidden
 from ._seam import CONNECT_SHARE, Headers, read_body
 
 if TYPE_CHECKING:
@@ -30,41 +30,44 @@ KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept. Common servers close one after 5 (uvicorn, Node), and a
 connection reused in that very moment fails; polls come every 5 seconds too."""
 
-_CLEAN_UP: Final = 1.0
-"""Seconds that throwing away a broken connection may take."""
-
 _ERRORS: Final = Errors(httpx)
 
 
+class _Url(httpx.URL):
+    """The root with the target of one request, which is encoded already.
+
+    httpx takes every URL apart anew, which is a tenth of what a call costs.
+    """
+
+    def __init__(self, root: httpx.URL, target: str) -> None:
+        super().__init__(root)
+        self._target = root.raw_path.rstrip(b"/") + target.encode("ascii")
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path and the query, as they are sent."""
+        return self._target
+
+
 class _Connection:
-    """One transport, and the socket it opened."""
+    """One transport, and the handshake that it may be about to make."""
 
     def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
         self.transport = transport
+        self.handshake = Handshake()
         self.idle_since = 0.0
-        self._socket: Any = None
-
-    async def note(self, event: str, info: dict[str, Any]) -> None:
-        """Keep the socket, as httpx's `trace` extension shows it.
-
-        httpcore forgets a socket whose TLS handshake is cancelled, open as it is.
-        """
-        if event == "connection.connect_tcp.complete":
-            self._socket = info["return_value"]
 
     async def close(self) -> None:
         """Close it even while the task is being cancelled; bounded in time."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLEAN_UP):
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
             await self.transport.aclose()
-            if self._socket is not None:
-                await self._socket.aclose()
+        await self.handshake.close()
 
 
 class OwnTransport:
     """Connections that belong to the client."""
 
     def __init__(self, base_url: str, api_key: str | None) -> None:
-        self._root = base_url
         self._headers = Headers(httpx.Headers, api_key)
         self._limits = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE
@@ -73,12 +76,12 @@ class OwnTransport:
         self._idle: deque[_Connection] = deque()
         self._closed = False
         try:
-            secure = httpx.URL(base_url).scheme == "https"
+            self._root = httpx.URL(base_url)
         except (httpx.InvalidURL, UnicodeError) as error:
             problem = "base_url cannot be used: its host is none"
             raise InvalidArgumentError(problem) from error
         self._proxy = proxy_from_environment(base_url)
-        self._shakes_hands = secure or self._proxy is not None
+        self._shakes_hands = self._root.scheme == "https" or self._proxy is not None
         # One context for all connections: reading the CA files takes milliseconds. It honours
         # SSL_CERT_FILE and SSL_CERT_DIR. Without TLS there is nothing to read them for.
         try:
@@ -107,20 +110,21 @@ class OwnTransport:
         extensions: dict[str, Any] = {"timeout": {"connect": timeout * CONNECT_SHARE}}
         # On a kept connection too: httpcore puts a new one in the place of one that was closed.
         if self._shakes_hands:
-            extensions["trace"] = connection.note
+            extensions["trace"] = connection.handshake.note
         try:
-            answer = await connection.transport.handle_async_request(
-                httpx.Request(
-                    request.method,
-                    self._root + request.target,
-                    headers=self._headers.of(request),
-                    content=request.body,
-                    extensions=extensions,
-                )
+            asked = httpx.Request(
+                request.method,
+                self._root,
+                headers=self._headers.of(request),
+                content=request.body,
+                extensions=extensions,
             )
-            stream = cast("httpx.AsyncByteStream", answer.stream)
-            body = await read_body(stream, status=answer.status_code)
-            await stream.aclose()
+            asked.url = _Url(self._root, request.target)
+            with order_ids_hidden():
+                answer = await connection.transport.handle_async_request(asked)
+                stream = cast("httpx.AsyncByteStream", answer.stream)
+                body = await read_body(stream, status=answer.status_code)
+                await stream.aclose()
         except BaseException as error:
             await connection.close()
             if isinstance(error, _ERRORS.caught):

@@ -269,9 +269,10 @@ def scheduled(order: Order | str, not_before: datetime | None, at: datetime) -> 
     def change(entry: JournalEntry | None) -> JournalEntry:
         if entry is None:
             entry = _taken_up(order, at)
-        return attrs.evolve(entry, not_before=not_before)
+        same = entry.not_before == not_before
+        return entry if same else attrs.evolve(entry, not_before=not_before)
 
-    return _if_different(change)
+    return change
 
 
 def taken_up(order: Order | str, at: datetime) -> Change:
@@ -330,13 +331,12 @@ def _taken_up(order: Order | str, at: datetime) -> JournalEntry:
     key = secrets.token_hex(16)
     if isinstance(order, str):
         return JournalEntry(key, "receive", at, order)
-    kind: Kind = "send" if isinstance(order, SendOrder) else "receive"
-    entry = JournalEntry(key, kind, order.created_at, order.order_id, order.payreq)
+    common = (order.created_at, order.order_id, order.payreq)
     if isinstance(order, SendOrder):
-        return attrs.evolve(entry, phone=order.phone)
+        return JournalEntry(key, "send", *common, phone=order.phone)
     if isinstance(order, ReceiveOrder):
-        return attrs.evolve(entry, country=order.country, service=order.service)
-    return entry
+        return JournalEntry(key, "receive", *common, order.country, order.service)
+    return JournalEntry(key, "receive", *common)
 
 
 def _if_different(change: Change) -> Change:

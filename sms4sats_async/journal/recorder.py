@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 _BOUND: Final = 5.0
 """Seconds that a task which is being cancelled waits at most for what is being written."""
-
-_LOGGER: Final = logging.getLogger("sms4sats_async")
 
 
 class Recorder:
@@ -74,7 +71,6 @@ class Recorder:
             self.complain(order_id, error)
 
     def complain(self, order_id: str | None, error: JournalError) -> None:
-        """Tell and log that something was not written down."""
+        """Tell that something was not written down."""
         error.order_id = order_id
-        _LOGGER.error("not written down, what became known: %s", error)
         self._tell(JournalFailed(order_id, error))

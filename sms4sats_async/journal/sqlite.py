@@ -130,7 +130,7 @@ class SqliteJournal:
     def __init__(
         self, path: str | os.PathLike[str], *, lock_timeout: float | timedelta = 2.0
     ) -> None:
-        self._path = as_path("path", path).absolute()
+        self._path = as_path("path", path)
         self._lock_timeout = positive_seconds("lock_timeout", lock_timeout)
         self._jobs: deque[_Job[Any]] = deque()
         self._thread: threading.Thread | None = None

@@ -8,27 +8,21 @@ Events are folded into rows, one for each order (`rows`). What happens is told i
 waited for is a bar with the time left.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TextIO
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self, TextIO
 
 from sms4sats_async import Clock, Event, OrderCreated
 
 from .rows import Row, fold, mask
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
 __all__ = ["Progress"]
 
 _MEMORY: Final = 600.0
 """Seconds after which an order that nothing is heard of is forgotten."""
-
-Display = Literal["auto", "notebook", "terminal", "plain"]
 
 
 class Screen(Protocol):
@@ -68,7 +62,7 @@ class Progress:
         self,
         *,
         clock: Clock | None = None,
-        display: Display = "auto",
+        display: Literal["auto", "notebook", "terminal", "plain"] = "auto",
         file: TextIO | None = None,
     ) -> None:
         self._now = time.time if clock is None else clock.now
@@ -120,7 +114,7 @@ class Progress:
         }
 
 
-def screen_for(display: Display, file: TextIO, now: Callable[[], float]) -> Screen:
+def screen_for(display: str, file: TextIO, now: Callable[[], float]) -> Screen:
     """Return the display that was asked for, or the one that can be had."""
     if display == "auto":
         display = _fitting(file)
@@ -136,7 +130,7 @@ def screen_for(display: Display, file: TextIO, now: Callable[[], float]) -> Scre
     return Lines(file)
 
 
-def _fitting(file: TextIO) -> Display:
+def _fitting(file: TextIO) -> str:
     """Return which display can be had."""
     # Who is in a notebook has imported IPython.
     if "IPython" in sys.modules:

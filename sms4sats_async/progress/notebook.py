@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sms4sats_async import Event, Waiting
+from sms4sats_async import Event, OrderCreated, Waiting
 
 from .rows import MOST_BARS, Row, bars_of, minutes, whole_seconds
 
@@ -33,7 +33,7 @@ _STYLE: Final = """
 @property --sms4sats-left { syntax: "<integer>"; inherits: true; initial-value: 0 }
 @keyframes sms4sats-left { from { --sms4sats-left: var(--from) } to { --sms4sats-left: 0 } }
 @keyframes sms4sats-bar { from { width: var(--done) } to { width: 100% } }
-.sms4sats-progress { font-size: 13px; line-height: 1.6; max-width: 42em }
+.sms4sats-progress { font-size: 13px; line-height: 1.6; max-width: 60em; margin-left: 8px }
 .sms4sats-progress code { opacity: .7; background: none; color: inherit; padding: 0 }
 .sms4sats-progress small { display: block; opacity: .75; font-size: 12px }
 .sms4sats-progress .wait { margin: 4px 0 8px }
@@ -80,6 +80,8 @@ class Notebook:
         if cell != self._cell and not bars_of(self._rows, now):
             self._cell, self._handle, self._lines = cell, None, []
         self._rows = rows
+        if isinstance(event, OrderCreated):
+            return  # the order has a display of its own
         if row.news and not isinstance(event, Waiting):
             self._lines.append(row.line)
         elif not row.news and time.monotonic() - self._drawn < _SHORTEST_PAUSE:

@@ -26,7 +26,7 @@ __all__ = ["MOST_BARS", "Row", "bars_of", "fold", "mask", "minutes", "whole_seco
 
 MOST_BARS: Final = 20
 
-_GRACE: Final = 3.0
+_GRACE: Final = 1.0
 """Seconds that a bar stays after its end: the request that follows is under way."""
 
 _SHORTEST_SHOWN: Final = 12
@@ -96,7 +96,7 @@ def fold(row: Row, event: Event, now: float) -> Row:
                 news = f"{news}, next in {delay:.1f} s"
                 reason = f"{operation} attempt {attempt + 1} of {attempts} comes next"
                 row = attrs.evolve(row, reason=reason, began=now, until=now + delay)
-            news = f"{news}: {event.error.problem}"
+            news = f"{news}: {_printable(event.error.problem)}"
             # While a service is down, each lost look at the status fails alike: that is told once.
             return row.say("" if news == row.told else news, now)
         case StatusPolled(status=status):
@@ -121,8 +121,7 @@ def _state(status: OrderStatus) -> str:
     """
     words = [] if status.state is OrderState.HELD else [status.state.value]
     if status.state is OrderState.NUMBER_ASSIGNED and status.number is not None:
-        number = "".join(letter if letter.isprintable() else "�" for letter in status.number)
-        words = [f"number {number}"]
+        words = [f"number {_printable(status.number)}"]
     if status.money is not Money.UNKNOWN:
         words.append(f"money {status.money.value}")
     return ", ".join(words)
@@ -132,7 +131,13 @@ def mask(order_id: str | None) -> str:
     """Return what is shown of an order's id: never the whole, and nothing of none."""
     if order_id is None:
         return ""
-    return f"{order_id[:4]}…{order_id[-4:]}" if len(order_id) >= _SHORTEST_SHOWN else "…"
+    shown = f"{order_id[:4]}…{order_id[-4:]}" if len(order_id) >= _SHORTEST_SHOWN else "…"
+    return _printable(shown)
+
+
+def _printable(text: str) -> str:
+    """Return foreign text as one line that moves no cursor."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def whole_seconds(seconds: float) -> int:

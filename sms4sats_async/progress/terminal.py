@@ -32,6 +32,7 @@ FRAME: Final = 0.1
 """Seconds between two pictures."""
 
 _WIDTH: Final = 24
+_WIDE: Final = 80
 
 
 class Terminal:
@@ -50,15 +51,16 @@ class Terminal:
         """Print the news, and start or stop the bars."""
         with self._lock:
             self._rows = rows
-            bars = bars_of(rows, self._now())
-            if not bars:
+            now = self._now()
+            waits = any(each.waits(now) for each in rows)
+            if not waits:
                 self._stop()
             # Of a wait the bar tells.
             if row.news and not isinstance(event, Waiting):
                 color = "yellow" if isinstance(event, AttemptFailed) else ""
                 color = "green" if row.ended else color
                 self._console.print(Text(row.line, style=color))
-            if bars and self._live is None:
+            if waits and self._live is None:
                 self._start()
 
     def close(self) -> None:
@@ -114,18 +116,23 @@ class Terminal:
         most = max(1, min(MOST_BARS, self._console.height // 2 - 1))
         parts: list[RenderableType] = []
         for row in bars[:most]:
+            # One line each, whatever the width: the height is counted on.
             line = Table.grid(padding=(0, 1))
             bar = ProgressBar(
                 total=1.0,
                 completed=row.part(now),
-                width=_WIDTH,
+                width=_WIDTH if self._console.width >= _WIDE else _WIDTH // 2,
                 style="dim",
                 complete_style="dark_orange",
                 finished_style="dark_orange",
             )
             left = Text(f"{minutes(row.left(now))} left", style="bold")
-            line.add_row(Text(row.name, style="dim"), bar, left, Text(row.state))
-            parts += [line, Text(f"  {row.reason}", style="dim")]
+            line.add_row(Text(row.name), bar, left, _one_line(row.state))
+            parts += [line, _one_line(f"  {row.reason}", style="dim")]
         if len(bars) > most:
             parts.append(Text(f"and {len(bars) - most} more", style="dim"))
         return Group(*parts)
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

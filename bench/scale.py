@@ -1,0 +1,121 @@
+"""Many orders that are due at the same moment, cancelled some at a time, from a fresh process.
+
+Started by run.py as `scale.py KIND ROOT ORDERS`. It writes one line: how many were cancelled, the
+seconds from the moment they were due by the wall, the seconds of CPU with all that came before, and
+the longest time for which the event loop stood still.
+"""
+
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import aiohttp
+import anyio
+import httpx
+from burst import Heart
+
+from sms4sats_async import (
+    MINIMUM_CANCEL_AGE,
+    CancelOutcome,
+    CancelScheduler,
+    ReceiveOrder,
+    Sms4SatsClient,
+)
+
+CONCURRENCY = 100
+WAIT = 3.0
+"""Seconds until the orders are due: time to arm them in."""
+
+
+CancelAll = Callable[[list[str]], Awaitable[int]]
+
+
+@asynccontextmanager
+async def by_hand(root: str) -> AsyncGenerator[CancelAll]:
+    """Do what a careful user would write: a task for each order, a limiter, and httpx."""
+    limiter = anyio.CapacityLimiter(CONCURRENCY)
+    cancelled = 0
+
+    async def one(client: httpx.AsyncClient, order_id: str) -> None:
+        nonlocal cancelled
+        await anyio.sleep(WAIT)
+        async with limiter:
+            answer = await client.get(f"{root}/cancelorder", params={"orderId": order_id})
+        cancelled += answer.json()["status"] == "OK"
+
+    async with httpx.AsyncClient() as client:
+
+        async def cancel_all(order_ids: list[str]) -> int:
+            async with anyio.create_task_group() as group:
+                for order_id in order_ids:
+                    group.start_soon(one, client, order_id)
+            return cancelled
+
+        yield cancel_all
+
+
+async def schedule_all(client: Sms4SatsClient, order_ids: list[str]) -> int:
+    """Hand the orders to a scheduler, and count what became of them."""
+    created_at = datetime.now(UTC) - MINIMUM_CANCEL_AGE + timedelta(seconds=WAIT)
+    orders = [ReceiveOrder(order_id, "", created_at) for order_id in order_ids]
+    scheduler = CancelScheduler(client, concurrency=CONCURRENCY)
+    cancelled = 0
+    async with anyio.create_task_group() as group:
+        results = scheduler.results()
+        group.start_soon(scheduler.run)
+        for order in orders:
+            await scheduler.schedule(order)
+        for _ in orders:
+            result = await anext(results)
+            cancelled += result.outcome is CancelOutcome.CANCELLED
+        group.cancel_scope.cancel()
+    return cancelled
+
+
+@asynccontextmanager
+async def own(root: str) -> AsyncGenerator[CancelAll]:
+    """Use the client's own connections."""
+    async with Sms4SatsClient(base_url=root) as client:
+        yield partial(schedule_all, client)
+
+
+@asynccontextmanager
+async def over_aiohttp(root: str) -> AsyncGenerator[CancelAll]:
+    """Use a session of aiohttp's."""
+    async with (
+        aiohttp.ClientSession() as session,
+        Sms4SatsClient(base_url=root, http_client=session) as client,
+    ):
+        yield partial(schedule_all, client)
+
+
+KINDS: dict[str, Callable[[str], AbstractAsyncContextManager[CancelAll]]] = {
+    "by hand": by_hand,
+    "own": own,
+    "aiohttp": over_aiohttp,
+}
+
+
+async def main(kind: str, root: str, orders: int) -> None:
+    """Cancel them all, and write the result."""
+    order_ids = [secrets.token_hex(32) for _ in range(orders)]
+    async with KINDS[kind](root) as cancel_all:
+        heart = Heart()
+        beating = asyncio.create_task(heart.beat())
+        await asyncio.sleep(0.1)
+        wall, cpu = time.perf_counter(), time.process_time()
+        cancelled = await cancel_all(order_ids)
+        wall, cpu = time.perf_counter() - wall - WAIT, time.process_time() - cpu
+        await asyncio.sleep(0.1)  # the beat that sees a stall at the very end
+        beating.cancel()
+    print(cancelled, wall, cpu, heart.longest_stall, flush=True)
+
+
+if __name__ == "__main__":
+    _, kind, root, orders = sys.argv
+    asyncio.run(main(kind, root, int(orders)))

@@ -1,0 +1,308 @@
+"""The test kit: its fixtures, what it costs a run that does not use it, and its assertion.
+
+Runs of pytest within a test have all plugins that are installed, as a user's have.
+"""
+
+import importlib
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from sms4sats_async import CancelOutcome, RequestTimeoutError, RetryPolicy, Sms4SatsClient
+from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
+from sms4sats_async.testing import API_KEY, assert_no_held_orders
+from tests.test_documents import PYTHON, Block, blocks_of
+from tests.test_door import in_a_fresh_python
+
+pytest_plugins = ["pytester"]
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "testing.md"
+BOT, *TESTS = [
+    block
+    for block in blocks_of("docs/testing.md", PAGE.read_text("utf-8"))
+    if block.language in PYTHON
+]
+FIXTURES = ["sms4sats_clock", "sms4sats_simulator", "sms4sats_client"]
+
+NO_CODE = Behaviour(pay_delay=0, code_delay=None)
+ONCE = RetryPolicy(attempts=1)
+
+
+def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
+    """Run a user's test file, in a project in which any warning is an error."""
+    pytester.makeini(
+        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function"
+    )
+    pytester.makepyfile(source)
+    # Rewriting asserts is for the run around this one, which has imported everything by now.
+    return pytester.runpytest("--assert=plain", *options)
+
+
+# --- the plugin -----------------------------------------------------------------------------------
+
+
+def test_a_start_of_pytest_imports_nothing_but_the_plugin() -> None:
+    imported = in_a_fresh_python(
+        "import json, pytest, sys; before = set(sys.modules); import pytest_sms4sats;"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+
+    assert imported == ["pytest_sms4sats"]
+
+
+def test_the_plugin_is_three_fixtures_that_say_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Imported anew, because pytest had imported it before coverage was measured.
+    monkeypatch.delitem(sys.modules, "pytest_sms4sats")
+    names = vars(importlib.import_module("pytest_sms4sats"))
+
+    assert [name for name in names if name.startswith("sms4sats_")] == FIXTURES
+    page = PAGE.read_text("utf-8")
+    for name in FIXTURES:
+        assert f"| `{name}` |" in page
+        assert names[name].__doc__
+
+
+def test_a_run_without_the_fixtures_never_imports_the_library(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "import sys\n"
+        "def test_it():\n"
+        "    assert 'pytest_sms4sats' in sys.modules\n"
+        "    assert 'sms4sats_async' not in sys.modules\n"
+    )
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_the_plugin_can_be_left_out_and_needs_no_other(pytester: pytest.Pytester) -> None:
+    source = "def test_it(sms4sats_client): pass"
+
+    without_it = run(pytester, source, "-p", "no:sms4sats")
+    # The project's own setting for pytest-asyncio is an unknown one then.
+    ignore = ("-W", "ignore::pytest.PytestConfigWarning")
+    without_others = run(pytester, source, "-p", "no:anyio", "-p", "no:asyncio", *ignore)
+
+    without_it.assert_outcomes(errors=1)
+    without_it.stdout.fnmatch_lines(["*fixture 'sms4sats_client' not found"])
+    without_others.assert_outcomes(passed=1)
+
+
+BODY = """
+    from sms4sats_async.simulator import Behaviour, Holder
+    sms4sats_simulator.behaviour = Behaviour(pay_delay=0, code_delay=None)
+    order = await sms4sats_client.create_order(country=187, service="tg")
+    done = await sms4sats_client.cancel_order_when_allowed(order)
+    assert done.outcome.funds_returned
+    assert sms4sats_simulator.holder(order.order_id) is Holder.RETURNED
+"""
+ASYNC = f"async def test_it(sms4sats_client, sms4sats_simulator):{BODY}"
+SYNC = f"""
+def test_it(sms4sats_client, sms4sats_simulator):
+    async def main():
+        {BODY.replace("    ", "        ")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "passed"),
+    [
+        pytest.param("strict", f"import pytest\n@pytest.mark.anyio\n{ASYNC}", 2, id="anyio"),
+        pytest.param("strict", f"import pytest\n@pytest.mark.asyncio\n{ASYNC}", 1, id="strict"),
+        pytest.param("auto", ASYNC, 1, id="auto"),
+        pytest.param("strict", f"{SYNC}\n    import asyncio; asyncio.run(main())", 1, id="run"),
+        pytest.param(
+            "strict", f"{SYNC}\n    import anyio; anyio.run(main, backend='trio')", 1, id="trio-run"
+        ),
+        pytest.param(
+            "strict",
+            f"import pytest\n@pytest.mark.anyio\n{ASYNC}    await sms4sats_client.aclose()\n",
+            2,
+            id="closed-by-the-test",
+        ),
+    ],
+)
+def test_the_fixtures_suit_every_way_of_running_async_tests(
+    pytester: pytest.Pytester, mode: str, source: str, passed: int
+) -> None:
+    """On each loop, and nothing is left open that Python would warn of."""
+    run(pytester, source, "-o", f"asyncio_mode={mode}").assert_outcomes(passed=passed)
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"line-{block.line}") for block in TESTS])
+def test_the_page_on_testing_holds(pytester: pytest.Pytester, block: Block) -> None:
+    """Each test that docs/testing.md shows passes under pytest, after the page's bot."""
+    run(pytester, f"{BOT.code}\n{block.code}").assert_outcomes(passed=2)
+
+
+# --- the fixtures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_two_minutes_pass_on_the_clock_alone(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
+) -> None:
+    sms4sats_simulator.behaviour = NO_CODE
+    started = sms4sats_clock.now()
+
+    order = await sms4sats_client.create_order(country=187, service="tg")
+    done = await sms4sats_client.cancel_order_when_allowed(order)
+
+    assert done.outcome is CancelOutcome.CANCELLED
+    assert 120 <= sms4sats_clock.now() - started < 125
+    assert sms4sats_simulator.clock is sms4sats_clock
+
+
+def test_the_clock_begins_when_the_page_says(sms4sats_clock: ManualClock) -> None:
+    began = datetime.fromtimestamp(sms4sats_clock.now(), UTC)
+
+    assert f"it begins in {began:%B %Y}" in PAGE.read_text("utf-8")
+
+
+@pytest.mark.anyio
+async def test_the_client_has_a_key_that_the_simulator_can_credit(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator
+) -> None:
+    assert await sms4sats_client.get_balance() == 0
+
+    sms4sats_simulator.credit(API_KEY, 5000)
+    await sms4sats_client.create_order(country=187, service="tg", immediate=True)
+
+    assert await sms4sats_client.get_balance() == 3500
+
+
+@pytest.fixture
+def _environment_of_a_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMS4SATS_API_KEY", "a-real-key")
+    monkeypatch.setenv("SMS4SATS_BASE_URL", "https://api2.sms4sats.com")
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("_environment_of_a_developer")
+async def test_the_client_takes_nothing_from_the_environment(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator
+) -> None:
+    await sms4sats_client.get_balance()
+
+    (request,) = sms4sats_simulator.requests
+    assert request.api_key == API_KEY
+    assert request.headers["host"] == "simulator.invalid"
+
+
+@pytest.mark.anyio
+async def test_a_request_that_hangs_takes_ten_seconds_of_the_clock_and_none_of_ours(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
+) -> None:
+    sms4sats_simulator.script("/", Fault.hang())
+    started = sms4sats_clock.now()
+
+    with pytest.raises(RequestTimeoutError) as caught, anyio.fail_after(5):
+        await sms4sats_client.ping(retry=ONCE)
+
+    assert isinstance(caught.value.__cause__, httpx.ReadTimeout)
+    assert sms4sats_clock.now() - started == 10
+
+
+@pytest.mark.anyio
+async def test_a_request_that_hangs_waits_for_a_clock_that_is_turned_by_hand(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
+) -> None:
+    sms4sats_clock.autojump = False
+    sms4sats_simulator.script("/", Fault.hang())
+
+    async def ping() -> None:
+        with pytest.raises(RequestTimeoutError):
+            await sms4sats_client.ping(retry=ONCE)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ping)
+        await sms4sats_clock.advance(9)
+        assert sms4sats_clock.waiting == [1]
+        await sms4sats_clock.advance(1)
+        assert sms4sats_clock.waiting == []
+
+
+# --- the money ------------------------------------------------------------------------------------
+
+
+def test_orders_without_held_money_are_no_failure(sms4sats_simulator: Simulator) -> None:
+    """Not paid, settled, and given back: none of them holds anything."""
+    simulator = sms4sats_simulator
+    assert_no_held_orders(simulator)
+
+    order(simulator)
+    simulator.deliver_code(simulator.pay(order(simulator)).order_id)
+    simulator.refund(simulator.pay(order(simulator)).order_id)
+
+    assert_no_held_orders(simulator)
+
+
+@pytest.mark.anyio
+async def test_held_money_is_a_failure_that_tells_the_story(
+    sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
+) -> None:
+    sms4sats_simulator.behaviour = NO_CODE
+    made = await sms4sats_client.create_order(country=187, service="tg")
+    await sms4sats_clock.sleep(2)
+    with pytest.raises(Exception, match="unable to save data"):
+        await sms4sats_client.cancel_order(made, retry=ONCE)
+    await sms4sats_clock.sleep(63)
+
+    with pytest.raises(AssertionError) as caught:
+        assert_no_held_orders(sms4sats_simulator)
+
+    assert str(caught.value).splitlines() == [
+        "an order holds money:",
+        f"receive order {made.order_id[:4]}…{made.order_id[-4:]}, 1500 sat",
+        "  0:00 created",
+        "  0:00 paid",
+        "  0:02 asked to cancel, in vain",
+        "  0:05 number assigned",
+        "  1:05 still held",
+    ]
+
+
+def test_a_failure_names_each_order_and_none_of_them_whole(sms4sats_simulator: Simulator) -> None:
+    made = [order(sms4sats_simulator) for _ in range(3)]
+    for each in made[:2]:
+        sms4sats_simulator.pay(each)
+    sms4sats_simulator.handle("GET", f"/orderstatus?orderId={made[0]}")
+    sms4sats_simulator.handle("GET", f"/cancelorder?orderId={made[1]}")
+
+    with pytest.raises(AssertionError) as caught:
+        assert_no_held_orders(sms4sats_simulator)
+
+    told = str(caught.value)
+    assert told.startswith("2 orders hold money:\n")
+    assert told.index(made[0][:4]) < told.index(made[1][:4]) < told.index("in vain")
+    assert told.count("in vain") == 1
+    assert made[2][:4] not in told
+    assert not any(each in told for each in made)
+
+
+def test_the_failure_points_at_the_users_line(pytester: pytest.Pytester) -> None:
+    """And looks as docs/testing.md shows it, for its bot without the cancel."""
+    bot = BOT.code.replace("await client.cancel_order_when_allowed(order)", "pass")
+    assert bot != BOT.code
+
+    failed = run(pytester, f"{bot}\n{TESTS[0].code}")
+
+    failed.assert_outcomes(failed=2)
+    (shown,) = (
+        block.code
+        for block in blocks_of("docs/testing.md", PAGE.read_text("utf-8"))
+        if block.language == "text"
+    )
+    assert shown in failed.stdout.str()
+
+
+def order(simulator: Simulator) -> str:
+    """Make an order and return its id."""
+    body = json.dumps({"country": 187, "service": "tg"}).encode()
+    answer = simulator.handle("POST", "/createorder", {}, body)
+    return str(answer.json["orderId"])
