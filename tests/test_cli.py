@@ -306,21 +306,41 @@ def test_code_never_cancels_early(shell: Shell) -> None:
     assert shell.ages_at_cancel()[0] >= 120
 
 
-def test_code_in_json_is_the_order_and_its_end(shell: Shell) -> None:
-    order, end = shell("code", "187", "tg", "--json").lines
+def test_code_in_json_is_the_order_what_becomes_of_it_and_its_end(shell: Shell) -> None:
+    """The number is there before the code: somebody has to ask for the code with it."""
+    order, held, numbered, received, end = shell("code", "187", "tg", "--json").lines
 
     assert order["payreq"].startswith("lnbcrt")
-    assert end["order_id"] == order["order_id"]
+    assert held["state"] == "held"
+    assert (numbered["state"], numbered["code"]) == ("number assigned", None)
+    assert numbered["number"].startswith("+1")
+    assert received["state"] == "code received"
+    assert {line["order_id"] for line in (held, numbered, received, end)} == {order["order_id"]}
     assert (end["outcome"], end["code"]) == ("code arrived", "012345")
     assert end["funds_returned"] is False
+
+
+def test_the_number_is_told_before_the_code(shell: Shell) -> None:
+    ended = shell("code", "187", "tg")
+
+    (order,) = shell.service.orders
+    assert f"number {order.number}, money held" in ended.err
 
 
 def test_code_in_json_where_the_money_is_back(shell: Shell) -> None:
     shell.service.behaviour = no_code()
 
-    _, end = shell("code", "187", "tg", "--json").lines
+    end = shell("code", "187", "tg", "--json").lines[-1]
 
     assert (end["outcome"], end["code"], end["funds_returned"]) == ("cancelled", None, True)
+
+
+def test_a_price_limit_cannot_hold_what_is_paid_at_once(shell: Shell) -> None:
+    ended = shell("code", "187", "tg", "--immediate", "--max-price", "1500")
+
+    assert ended.code == 2
+    assert "--immediate pays without one" in ended.err
+    assert shell.service.requests == []
 
 
 def test_a_code_that_comes_before_the_cancel_is_printed(shell: Shell) -> None:
@@ -337,7 +357,7 @@ def test_an_order_without_a_number_is_given_back(shell: Shell) -> None:
     ended = shell("code", "187", "tg", "--json")
 
     assert ended.code == 0
-    assert ended.lines[1]["outcome"] == "already released"
+    assert ended.lines[-1]["outcome"] == "already released"
 
 
 def test_an_invoice_that_asks_for_too_much_is_not_shown(shell: Shell) -> None:
@@ -685,7 +705,7 @@ def test_resume_goes_on_with_all_that_is_pending(shell: Shell) -> None:
 
     ended = shell("resume", "--json")
 
-    lines = {line["order_id"]: line for line in ended.lines}
+    lines = {line["order_id"]: line for line in ended.lines}  # the last of each
     assert ended.code == 0
     assert lines[with_a_code]["code"] == "012345"
     assert lines[without]["funds_returned"]
@@ -921,10 +941,11 @@ def test_an_interruption_in_json_is_an_error_of_its_own(
     order_id = shell.order()
     monkeypatch.setattr(session, "CLOCK", Interrupting(shell, 1, signal.SIGINT))
 
-    line = shell("cancel", order_id, "--json").line
+    status, end = shell("cancel", order_id, "--json").lines
 
-    assert line["exit_code"] == 130
-    assert line["error"].startswith("Interrupted: no cancel is under way")
+    assert status["state"] == "held"
+    assert end["exit_code"] == 130
+    assert end["error"].startswith("Interrupted: no cancel is under way")
 
 
 def test_an_interruption_while_ordering_says_that_an_order_may_exist(

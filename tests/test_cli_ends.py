@@ -1,7 +1,9 @@
 """How a command ends: every outcome and every error of the library has one exit code."""
 
+import re
 from datetime import UTC, datetime
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -245,3 +247,10 @@ def test_an_interruption_says_what_happens_to_the_money(stage: Stage) -> None:
 def test_a_sentence_is_one() -> None:
     assert sentence("") == "."
     assert sentence(f"base_url of {ORDER_ID}.") == "--base-url of 0123…cdef."
+
+
+def test_the_documentation_lists_every_exit_code() -> None:
+    page = Path(__file__).parent.parent / "docs" / "command.md"
+    rows = re.findall(r"^\| (\d+) \|", page.read_text("utf-8"), re.MULTILINE)
+
+    assert [*map(int, rows)] == [*ExitCode]

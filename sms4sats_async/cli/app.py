@@ -197,6 +197,9 @@ def code(
 
     Standard output has the code alone, or nothing.
     """
+    if max_price is not None and immediate:
+        problem = "--max-price looks at the invoice, and --immediate pays without one."
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING

@@ -24,6 +24,7 @@ from sms4sats_async import (
     JournalFailed,
     OpenOrder,
     OrderCreated,
+    OrderStatus,
     Sms4SatsClient,
     SqliteJournal,
     StatusPolled,
@@ -32,6 +33,7 @@ from sms4sats_async import (
 from sms4sats_async.progress import Progress
 
 from .ends import End, ExitCode, Stage, end_of, interrupted
+from .facts import facts
 from .output import Output
 
 _SHORTENED: Final = "…"
@@ -84,6 +86,7 @@ class Session:
     ordered_at: datetime | None = None
     opened: list[OpenOrder] = attrs.field(factory=list[OpenOrder])
     _quiet_until: float = 0.0
+    _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
     _journal_has_failed: bool = False
     _progress: Progress | None = None
 
@@ -99,11 +102,20 @@ class Session:
                 self.out.note(f"What becomes of the order is not written down: {error.problem}.")
             case StatusPolled() if self.stage is Stage.READING:
                 return  # a result, and no progress
+            case StatusPolled(status=status) if self.out.json:
+                self._show_once(status)
             case _:
                 pass
         if self._progress is None:
             self._progress = Progress(clock=CLOCK)
         self._progress(event)
+
+    def _show_once(self, status: OrderStatus) -> None:
+        """Show a status in JSON if it is new: whoever waits for a code needs the number first."""
+        known = (status.state, status.number)
+        if self._last_seen.get(status.order_id) != known:
+            self._last_seen[status.order_id] = known
+            self.out.show(facts(status))
 
     def interrupted(self) -> End:
         """Return what an interruption now means, after showing what it brought about."""
