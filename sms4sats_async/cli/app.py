@@ -512,8 +512,10 @@ def simulator(
             log = sys.stderr if json else sys.stdout
             code = serve(service, host, port, on_ready=greet, log=log)
         except (OSError, ValueError) as error:
-            problem = sentence(f"the simulator cannot start: {error}")
-            raise Stop(End(ExitCode.USAGE, problem, "Choose something else.")) from error
+            why = getattr(error, "strerror", None) or error
+            problem = sentence(f"the simulator cannot start: {why}")
+            next_step = "`sms4sats simulator --help` shows what can be chosen."
+            raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
         raise typer.Exit(code)
 
     finish(job, json=json)
