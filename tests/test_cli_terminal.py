@@ -266,6 +266,16 @@ def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
         assert order.payreq in seen.text.replace("\n", "")
 
 
+def test_a_letter_that_the_terminal_does_not_have_is_a_question_mark(desk: Desk) -> None:
+    desk("order", "187", "tg")
+    order_id = desk.service.orders[0].order_id
+
+    seen = desk("status", order_id, encoding="latin-1")
+
+    assert seen.code == 0
+    assert f"order id   {order_id[:4]}?{order_id[-4:]}" in seen.text
+
+
 def test_a_terminal_that_does_not_know_its_size_is_80_by_24(desk: Desk) -> None:
     lines = desk("order", "187", "tg", columns=0, lines=0).lines
 
