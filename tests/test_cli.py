@@ -22,9 +22,16 @@ import platformdirs
 import pytest
 import typer.main
 
-from sms4sats_async import JournalError, Sms4SatsClient, SqliteJournal
+from sms4sats_async import (
+    JournalError,
+    Order,
+    RequestOutcome,
+    Sms4SatsClient,
+    SqliteJournal,
+    TransportError,
+)
 from sms4sats_async.cli import app as commands
-from sms4sats_async.cli import main, session
+from sms4sats_async.cli import main, session, work
 from sms4sats_async.simulator import (
     Answer,
     Behaviour,
@@ -760,6 +767,31 @@ def test_resume_tells_of_each_order_that_failed(shell: Shell) -> None:
     assert end["error"] == "1 of 2 orders did not come to their end."
 
 
+def test_of_several_failures_the_unknown_one_is_the_exit_code(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others can be tried again without looking."""
+    orders = [shell.order() for _ in range(3)]
+    outcomes = dict(
+        zip(
+            orders,
+            (RequestOutcome.NOT_SENT, RequestOutcome.UNKNOWN, RequestOutcome.REFUSED),
+            strict=True,
+        )
+    )
+
+    async def failing(_session: object, order: Order, *_: object, **_options: object) -> Any:
+        outcome = outcomes[order.order_id]
+        raise TransportError("no", operation="cancel_order", request_outcome=outcome)
+
+    monkeypatch.setattr(work, "code_or_money", failing)
+
+    ended = shell("resume", "--json")
+
+    assert sorted(line["exit_code"] for line in ended.lines[:3]) == [3, 4, 5]
+    assert ended.code == ended.lines[3]["exit_code"] == 4
+
+
 # --- the prepaid balance --------------------------------------------------------------------------
 
 
@@ -1038,6 +1070,22 @@ def test_an_output_that_nobody_takes(
     assert ended.code == code
     assert said in ended.err
     assert len(shell("pending").out.splitlines()) == 1
+
+
+def test_a_result_of_many_that_nobody_takes(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What one of several tasks raises is told as if there were one alone."""
+    shell.order()
+    shell.order()
+    gone = Gone(OSError(28, "No space left on device"), tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        ended = shell("resume")
+
+    gone.close()
+    assert ended.code == 4
+    assert "Error: Not all of the output was written: No space left on device." in ended.err
 
 
 def test_an_output_that_nobody_takes_from_the_start(

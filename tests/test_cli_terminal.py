@@ -273,7 +273,7 @@ def test_a_letter_that_the_terminal_does_not_have_is_a_question_mark(desk: Desk)
     seen = desk("status", order_id, encoding="latin-1")
 
     assert seen.code == 0
-    assert f"order id   {order_id[:4]}?{order_id[-4:]}" in seen.text
+    assert f"{order_id[:4]}?{order_id[-4:]}" in seen.text
 
 
 def test_a_terminal_that_does_not_know_its_size_is_80_by_24(desk: Desk) -> None:

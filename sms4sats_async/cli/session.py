@@ -118,7 +118,7 @@ class Session:
             self.out.show(facts(status))
 
     def interrupted(self) -> End:
-        """Return what an interruption now means, after showing what it brought about."""
+        """Return what an interruption now means."""
         ended = [each.cancellation for each in self.opened if each.cancellation is not None]
         if len(ended) == len(self.opened) == 1:
             return End(ExitCode.INTERRUPTED, f"Interrupted. {end_of(ended[0]).message}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import anyio
 
@@ -20,6 +21,15 @@ from . import session as here
 from .ends import End, ExitCode, Stage, as_cancellation, end_of
 from .facts import ended_facts, facts, in_words, read_invoice, shortened
 from .session import Session, Stop
+
+# Of several orders that failed, the one that most needs somebody to look decides.
+_WORST_FIRST: Final = (
+    ExitCode.UNKNOWN,
+    ExitCode.REFUSED,
+    ExitCode.UNREACHABLE,
+    ExitCode.USAGE,
+    ExitCode.DONE,
+)
 
 
 def now() -> datetime:
@@ -112,10 +122,13 @@ async def resume(session: Session, entries: Sequence[JournalEntry], patience: ti
         else:
             session.out.show(known, f"{shortened(order.order_id)}  {in_words(message)}")
 
-    async with anyio.create_task_group() as group:
-        for order, entry in [(entry.order, entry) for entry in entries if entry.order is not None]:
-            group.start_soon(one, order, entry)
+    try:
+        async with anyio.create_task_group() as group:
+            for order, entry in [(it.order, it) for it in entries if it.order is not None]:
+                group.start_soon(one, order, entry)
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
     if ends:
-        worst = max(ends, key=lambda end: end.code)
+        worst = min(ends, key=lambda end: _WORST_FIRST.index(end.code))
         problem = f"{len(ends)} of {len(entries)} orders did not come to their end."
         raise Stop(End(worst.code, problem, "`sms4sats pending` lists what is left."))
