@@ -12,6 +12,7 @@ from ._secrets import mask
 from .events import (
     AttemptFailed,
     CancelFinished,
+    Event,
     JournalFailed,
     OrderCancelled,
     OrderCreated,
@@ -20,13 +21,16 @@ from .events import (
 )
 
 if TYPE_CHECKING:
-    from .events import Event
+    from collections.abc import Mapping
 
 LOGGER: Final = logging.getLogger("sms4sats_async")
 
 # A failure is handed to the caller, who decides how bad it is. Nobody else is told that something
 # was not written down.
-_LEVELS: Final = {StatusPolled: logging.DEBUG, JournalFailed: logging.ERROR}
+_LEVELS: Final[Mapping[type[Event], int]] = {
+    StatusPolled: logging.DEBUG,
+    JournalFailed: logging.ERROR,
+}
 
 Fields = dict[str, object]
 
@@ -69,14 +73,17 @@ def _describe(event: Event) -> tuple[str, Fields]:
             line = f"waiting until {until.replace(microsecond=0)}: {reason}"
             fields = {"until": until, "reason": reason}
         case StatusPolled(status=status):
-            line, fields = status.state.value, {"state": status.state.name}
+            line = status.state.value
+            fields = {"state": status.state.name}
         case OrderCreated():
             line = "made"
         case OrderCancelled(cancellation=done):
-            line, fields = f"ended, {done.outcome.value}", {"outcome": done.outcome.name}
+            line = f"ended, {done.outcome.value}"
+            fields = {"outcome": done.outcome.name}
         case CancelFinished(result=result):
             line = "done with" if result.error is None else "the cancel failed"
-            line, fields = f"{line}, {result.outcome.value}", {"outcome": result.outcome.name}
+            line += f", {result.outcome.value}"
+            fields = {"outcome": result.outcome.name}
         case JournalFailed(error=error):
             line = f"not written down, what became known: {error.problem}"
         case _:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class World:
         self.acknowledged: list[str] = []
 
     @contextmanager
-    def bot(self, *, orders: int) -> Iterator[Iterator[str]]:
+    def bot(self, *, orders: int) -> Generator[Iterator[str]]:
         """Start the bot; give what it says, line by line, and kill it in any case."""
         words = (self.root, self.path, *self.times, orders, self.draw.random())
         with subprocess.Popen(  # noqa: S603 - Python itself, with words of ours
@@ -104,7 +104,8 @@ class World:
             until = time.monotonic() + self.draw.uniform(0.3, 1.5)
             for line in lines:
                 if line.startswith(point) or (point == ANY and time.monotonic() > until):
-                    time.sleep(self.draw.uniform(0, 0.015))
+                    for _ in range(self.draw.randrange(4)):
+                        time.sleep(0.005)
                     return point if line.startswith(point) else line
         raise AssertionError("the bot ended by itself")
 

@@ -7,6 +7,7 @@ network: of a link that leads elsewhere only the form is looked at.
 import posixpath
 import re
 import runpy
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -77,7 +78,7 @@ def test_every_endpoint_is_among_what_is_known_of_the_service() -> None:
 @pytest.mark.parametrize("name", ["draw_states", "draw_sequence"])
 def test_the_drawings_are_what_the_tools_draw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The states from the one table, and who tells whom what."""
-    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
     tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
 
     for path, content in tool["written"]().items():

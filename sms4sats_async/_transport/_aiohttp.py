@@ -6,20 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from sms4sats_async._secrets import quote
 from sms4sats_async._wire import Response
-from sms4sats_async.errors import ClientStateError, InvalidResponseError
+from sms4sats_async.errors import ClientStateError
 from sms4sats_async.models import RequestOutcome
 
 from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sms4sats_async._wire import Request
 
 _NOT_SENT: Final = RequestOutcome.NOT_SENT
@@ -59,14 +56,6 @@ async def _once(
         raise _LostConnectionError from error
 
 
-def _comes_from(error: BaseException, kind: type[BaseException]) -> bool:
-    """Tell whether an exception of that class led to `error`."""
-    cause = error.__cause__
-    while cause is not None and not isinstance(cause, kind):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None
-
-
 class AiohttpTransport:
     """A `ClientSession` that the caller owns; it is used as it is and never closed."""
 
@@ -91,6 +80,8 @@ class AiohttpTransport:
                 data=request.body,
                 allow_redirects=False,
                 raise_for_status=False,
+                # Unpacked later, to 1 MiB at most; aiohttp knows no limit.
+                auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeout * CONNECT_SHARE),
                 middlewares=(_once,),
             ) as answer:
@@ -102,11 +93,6 @@ class AiohttpTransport:
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             if isinstance(error, aiohttp.ClientResponseError):
                 self._take_out_the_request(error)
-            if _comes_from(error, ContentEncodingError):
-                problem = "the answer is not in the content coding that it names"
-                raise InvalidResponseError(
-                    problem, request_outcome=RequestOutcome.UNKNOWN
-                ) from error
             raise translate(error, _RULES, _TIMEOUTS) from error
         except RuntimeError as error:
             problem = (
@@ -114,11 +100,7 @@ class AiohttpTransport:
                 "event loop's, or used under Trio?)"
             )
             raise ClientStateError(problem) from error
-        headers: Mapping[str, str] = answer.headers
-        if self._session.auto_decompress and "content-encoding" in headers:
-            # Unpacked by aiohttp on the way, which leaves the header standing.
-            headers = {"retry-after": headers.get("retry-after", "")}
-        return Response(answer.status, headers, body)
+        return Response(answer.status, answer.headers, body)
 
     def _take_out_the_request(self, error: aiohttp.ClientResponseError) -> None:
         """Leave the root alone in an error that shows the whole URL, and holds the key."""

@@ -7,7 +7,7 @@ journal has to know nothing of orders: it reads, applies, and writes, as one ste
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
@@ -101,11 +101,15 @@ class JournalEntry:
         return ReceiveOrder(self.order_id, self.payreq, self.created_at, self.country, self.service)
 
 
-Change = Callable[[JournalEntry | None], JournalEntry | None]
-"""A pure function from the entry as it stands (None: there is none) to the entry as it is to be.
+class Change(Protocol):
+    """A pure function from the entry as it stands (None: there is none) to the entry as it is to be.
 
-The very entry that it was given means that nothing changes; None means that there is to be none.
-"""
+    The very entry that it was given means that nothing changes; None means that there is to be none.
+    """
+
+    def __call__(self, entry: JournalEntry | None, /) -> JournalEntry | None:
+        """Return the entry as it is to be."""
+        ...
 
 
 class OrderJournal(Protocol):
