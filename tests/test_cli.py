@@ -1102,6 +1102,37 @@ def test_an_output_that_nobody_takes_from_the_start(
     assert ended.err.startswith("Error: The simulator cannot start: ")
 
 
+def test_streams_that_were_closed_are_as_good_as_the_null_device(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sms4sats - >&- <&-` in a shell; no traceback comes of it."""
+    with monkeypatch.context() as patch:
+        for name in ("stdin", "stdout", "stderr"):
+            patch.setattr(sys, name, None)
+        codes = [main(["order", "187", "tg"]), main(["status", "-"])]
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            stream.close()
+
+    assert codes == [0, 2]
+    assert len(shell.service.orders) == 1
+
+
+def test_a_mistake_before_the_work_is_no_traceback(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise KeyError
+
+    stdin = io.StringIO()
+    stdin.readline = broken  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+    ended = shell("status", "-", "--json")
+
+    assert ended.code == 4
+    assert ended.line["error"].startswith("The program itself went wrong (KeyError in test_cli.py")
+
+
 # --- on this machine ------------------------------------------------------------------------------
 
 

@@ -18,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # whoever started it has closed it
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     words = sys.argv[1:] if argv is None else [*argv]
     try:
         from .app import run_command  # noqa: PLC0415 - what it needs may be missing

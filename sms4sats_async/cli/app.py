@@ -59,10 +59,12 @@ def run_command(words: Sequence[str]) -> int:
     except Stop as stop:
         end = stop.end
     except _UsageError as mistake:
-        error: Any = mistake
-        path = "sms4sats" if error.ctx is None else error.ctx.command_path
-        problem = sentence(error.format_message())
+        usage: Any = mistake
+        path = "sms4sats" if usage.ctx is None else usage.ctx.command_path
+        problem = sentence(usage.format_message())
         end = End(ExitCode.USAGE, problem, f"`{path} --help` shows how it is used.")
+    except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
+        end = end_of(error)
     else:
         return int(code or 0)
     Output("--json" in words).end(end)

@@ -163,6 +163,7 @@ _SAID_OTHERWISE: Final = (
     ("get_countries()", "`sms4sats countries`"),
     ("base_url", "--base-url"),
     ("; set SMS4SATS_API_KEY or pass api_key", ""),
+    ("api_key", "SMS4SATS_API_KEY"),
 )
 _ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4})\b")
 
