@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_USAGE = 2  # as ends.ExitCode says; that cannot be had without what may be missing
+# As ends.ExitCode has them, which is not imported yet where they are needed.
+_USAGE = 2
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,14 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else [*argv]
     try:
         from .app import run_command  # noqa: PLC0415 - what it needs may be missing
+
+        return run_command(words)
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"Error: The command needs {error.name}, which is not installed.\n"
             "Install it with pip install 'sms4sats-async[cli]'.\n"
         )
         return _USAGE
-    try:
-        return run_command(words)
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        return _INTERRUPTED
     finally:
         _give_up_what_nobody_takes()
 

@@ -54,7 +54,7 @@ def run_command(words: Sequence[str]) -> int:
     """Run the command with these arguments and return the exit code."""
     try:
         code = app(words or ["--help"], prog_name="sms4sats", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):  # while it waits for an order id, for one
+    except typer.Abort:  # Ctrl-C while it waits for an order id, for one
         return ExitCode.INTERRUPTED
     except Stop as stop:
         end = stop.end
