@@ -30,7 +30,7 @@ help: ## Say what make can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Show the library at work against the simulator on this machine
-	@$(PY) -m sms4sats_async.cli.demo
+	@$(PY) -m sms4sats_async demo
 
 # Every page anew each time: Sphinx tells of a warning only where it reads a page again. What is wrong
 # with the pages fails the build, which asks nothing of the network.

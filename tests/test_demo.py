@@ -1,11 +1,8 @@
-"""`make demo`: the whole story over a real socket."""
+"""`sms4sats demo`: the whole story over a real socket."""
 
 import io
 import re
-import runpy
-import sys
 
-import anyio
 import pytest
 from rich.console import Console
 
@@ -40,13 +37,3 @@ async def test_the_demo_tells_the_whole_story() -> None:
     assert places == sorted(places)
     assert "left" in told
     assert re.search("[0-9a-f]{64}", told) is None
-
-
-def test_the_module_runs_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[object] = []
-    monkeypatch.setattr(anyio, "run", ran.append)
-    monkeypatch.delitem(sys.modules, demo.__name__)
-
-    runpy.run_module("sms4sats_async.cli.demo", run_name="__main__", alter_sys=True)
-
-    assert len(ran) == 1

@@ -1,4 +1,4 @@
-"""The main job in half a minute, on a simulator behind a real socket: `make demo`.
+"""The main job in half a minute, on a simulator behind a real socket: `sms4sats demo`.
 
 An order is made and paid, no code comes, the two minutes pass (faster here, and said to be so), the
 cancel is refused twice, tried again, and the money is back.
@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -25,10 +24,12 @@ from sms4sats_async import (
     StatusPolled,
     Waiting,
 )
-from sms4sats_async.simulator import Behaviour, Clock, Fault, ScaledClock, Simulator
+from sms4sats_async.simulator import Behaviour, Clock, Fault, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from rich.console import Console
 
 SPEED: Final = 12.0
 """How much faster than real the demo's time runs: two minutes take ten seconds."""
@@ -149,12 +150,3 @@ def _minutes(seconds: float) -> str:
 
 def _short(order_id: str) -> str:
     return f"{order_id[:4]}…{order_id[-4:]}"
-
-
-def main() -> None:
-    """Run the demo in this terminal."""
-    anyio.run(Demo(Console(), ScaledClock(SPEED)).run)
-
-
-if __name__ == "__main__":
-    main()

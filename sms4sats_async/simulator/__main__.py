@@ -5,15 +5,16 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 from .clock import ScaledClock
 from .law import Behaviour
 from .service import Simulator
 
-__all__ = ["main"]
+__all__ = ["greeting", "main", "serve"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -44,31 +45,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def greet(url: str) -> None:
-        _say(f"The simulated service is at {url} and lives {options.speed:g} times faster.")
-        _say(f"Point a client at it: SMS4SATS_BASE_URL={url}")
+        for line in greeting(url, options.speed):
+            # Flushed, because whoever starts this in a pipe waits for the address.
+            print(line, flush=True)  # noqa: T201 - this is a command
 
     try:
-        with _logging_to_stdout(), _termination_as_exception():
-            simulator.run(options.host, options.port, on_ready=greet)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+        return serve(simulator, options.host, options.port, on_ready=greet, log=sys.stdout)
     except (ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is a command
         return 1
+
+
+def greeting(url: str, speed: float) -> tuple[str, str]:
+    """Return what is said as soon as it can be reached: where it is, and how to get there."""
+    return (
+        f"The simulated service is at {url} and lives {speed:g} times faster.",
+        f"Point a client at it: SMS4SATS_BASE_URL={url}",
+    )
+
+
+def serve(
+    simulator: Simulator, host: str, port: int, *, on_ready: Callable[[str], None], log: TextIO
+) -> int:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        simulator: the service.
+        host: the address to listen on.
+        port: the port; 0: any free one.
+        on_ready: called with the base URL.
+        log: where a line for each request goes.
+
+    Returns:
+        The exit code: 0 after SIGTERM, 130 after Ctrl-C.
+
+    Raises:
+        ImportError: if uvicorn is not installed.
+        OSError: if that address cannot be had.
+    """
+    try:
+        with _logging_to(log), _termination_as_exception():
+            simulator.run(host, port, on_ready=on_ready)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except _Terminated:
         pass
     return 0
 
 
-def _say(line: str) -> None:
-    # Flushed, because whoever starts this in a pipe waits for the address.
-    print(line, flush=True)  # noqa: T201 - this is a command
-
-
 @contextmanager
-def _logging_to_stdout() -> Generator[None]:
+def _logging_to(stream: TextIO) -> Generator[None]:
     log = logging.getLogger("sms4sats_async.simulator")
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

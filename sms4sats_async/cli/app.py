@@ -1,0 +1,541 @@
+"""The commands: what each is called, what it takes, and what it asks of the client."""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+
+import anyio
+import typer
+from typer.core import TyperGroup
+
+from sms4sats_async import JournalEntry, Order
+
+from .ends import End, ExitCode, Stage, end_of, sentence
+from .facts import ended_facts, facts, in_words
+from .output import Output
+from .session import Session, Stop, finish, run
+from .times import moment, satoshis, span
+from .work import cancel_now, check_price, code_or_money, now
+from .work import resume as go_on_with
+
+_LONGEST_LINE: Final = 200
+"""Characters of a command's line in the list of commands, which may be broken into several."""
+
+
+class _Grouped(TyperGroup):
+    """Lists the commands under headings; typer does that with rich alone, which is slow to load."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        # Whose classes the two are, depends on typer: old ones use click, new ones have their own.
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            row = (name, command.get_short_help_str(_LONGEST_LINE))
+            panels.setdefault(str(getattr(command, "rich_help_panel", "")), []).append(row)
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
+app = typer.Typer(
+    cls=_Grouped,
+    help="Receive a code by SMS, or send one, paid over Lightning: the code, or the money back.",
+    epilog="An API key comes from SMS4SATS_API_KEY, and is never an argument.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# What every mistake in the arguments is; typer has it from click, or from a click of its own.
+_UsageError: Final[Any] = typer.BadParameter.__mro__[1]
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run the command with these arguments and return the exit code."""
+    try:
+        code = app(words or ["--help"], prog_name="sms4sats", standalone_mode=False)
+    except typer.Abort:  # Ctrl-C while it waits for an order id, for one
+        return ExitCode.INTERRUPTED
+    except Stop as stop:
+        end = stop.end
+    except _UsageError as mistake:
+        usage: Any = mistake
+        path = "sms4sats" if usage.ctx is None else usage.ctx.command_path
+        problem = sentence(usage.format_message())
+        end = End(ExitCode.USAGE, problem, f"`{path} --help` shows how it is used.")
+    except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
+        end = end_of(error)
+    else:
+        return int(code or 0)
+    Output("--json" in words).end(end)
+    return end.code
+
+
+def _order_id(text: str) -> str:
+    """Return an order's id, from standard input in the place of `-`."""
+    if text != "-":
+        return text
+    found = sys.stdin.readline().strip()
+    if not found:
+        raise typer.BadParameter("the first line of standard input is empty.")
+    return found
+
+
+# --- what several commands take -------------------------------------------------------------------
+
+_A_COUNTRY: Final = "A number or a name, such as 187 or germany."
+_A_SERVICE: Final = "A short code, such as tg."
+
+Country = Annotated[str, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help=_A_SERVICE)]
+OrderId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        parser=_order_id,
+        help="The order's id, or its beginning if it was ordered on this machine; - reads it from "
+        "standard input.",
+    ),
+]
+Rental = Annotated[bool, typer.Option("--rental", help="Rent the number.")]
+RealPhone = Annotated[bool, typer.Option("--real-phone", help="Ask for a real phone's number.")]
+Referral = Annotated[
+    str | None,
+    typer.Option("--referral", metavar="ADDRESS", help="A Lightning address that gets 10 %."),
+]
+Immediate = Annotated[
+    bool, typer.Option("--immediate", help="Pay at once, from the balance of the API key.")
+]
+Timeout = Annotated[
+    timedelta,
+    typer.Option(
+        metavar="D",
+        parser=span,
+        show_default=False,
+        help="How old an order gets before its money is asked back; 5m if left out.",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        envvar="SMS4SATS_BASE_URL",
+        metavar="URL",
+        help="The root of the service, or of a simulator.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line, and nothing else.")
+]
+
+# --- prices and places ----------------------------------------------------------------------------
+
+_PRICES: Final = "Prices and places"
+
+
+@app.command(rich_help_panel=_PRICES)
+def price(
+    country: Annotated[str | None, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)] = None,
+    service: Annotated[str | None, typer.Argument(metavar="SERVICE", help=_A_SERVICE)] = None,
+    *,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Show the prices in satoshis, and what a code of one service costs in one country."""
+
+    async def work(session: Session) -> None:
+        session.out.show(facts(await session.client.get_price(country, service)))
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_PRICES)
+def countries(*, base_url: BaseUrl = None, json: Json = False) -> None:
+    """List the countries that an order can name."""
+
+    async def work(session: Session) -> None:
+        found = await session.client.get_countries()
+        session.out.table([*map(facts, found)], ["id", "name", "visible", "rentable"])
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_PRICES)
+def services(country: Country, *, base_url: BaseUrl = None, json: Json = False) -> None:
+    """List the services of a country, and how many numbers there are."""
+
+    async def work(session: Session) -> None:
+        found = await session.client.get_services(country)
+        session.out.table([*map(facts, found)], ["code", "name", "count"])
+
+    run(work, base_url=base_url, json=json)
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+_ORDERS: Final = "Orders"
+
+
+@app.command(rich_help_panel=_ORDERS)
+def code(
+    country: Country,
+    service: Service,
+    *,
+    timeout: Timeout = timedelta(minutes=5),
+    max_price: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SATOSHIS", parser=satoshis, help="Refuse an invoice that asks for more."
+        ),
+    ] = None,
+    rental: Rental = False,
+    real_phone: RealPhone = False,
+    referral: Referral = None,
+    immediate: Immediate = False,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Order a number, show the invoice, and print the code; without one, get the money back.
+
+    Standard output has the code alone, or nothing.
+    """
+    if max_price is not None and immediate:
+        problem = "--max-price looks at the invoice, and --immediate pays without one."
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.ORDERING
+        made = await session.client.create_order(
+            country,
+            service,
+            rental=rental,
+            real_phone=real_phone,
+            referral=referral,
+            immediate=immediate,
+        )
+        if max_price is not None:
+            check_price(made, max_price)
+        session.out.order(made, on_the_way=True)
+        done = await code_or_money(session, made, timeout, leaving=Stage.CANCELLING)
+        arrived = None if done.status is None else done.status.code
+        if json or arrived is not None:
+            session.out.show(ended_facts(done), arrived)
+        else:
+            session.out.note(end_of(done).message)
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def order(
+    country: Country,
+    service: Service,
+    *,
+    rental: Rental = False,
+    real_phone: RealPhone = False,
+    referral: Referral = None,
+    immediate: Immediate = False,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Order a number and show the invoice; the rest is left to other commands."""
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.ORDERING
+        session.out.order(
+            await session.client.create_order(
+                country,
+                service,
+                rental=rental,
+                real_phone=real_phone,
+                referral=referral,
+                immediate=immediate,
+            )
+        )
+        session.out.note(
+            "What is paid is held, and spent when the code comes. `sms4sats resume` waits for the "
+            "code, `sms4sats cancel` gets the money back."
+        )
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def send(
+    phone: Annotated[str, typer.Argument(metavar="PHONE", help="Such as +4915112345678.")],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="At most 140 characters.")],
+    *,
+    immediate: Immediate = False,
+    webhook_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the service is to post the status."),
+    ] = None,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Order a message to be sent, and show the invoice."""
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.ORDERING
+        session.out.order(
+            await session.client.create_send_order(
+                phone, message, immediate=immediate, webhook_url=webhook_url
+            )
+        )
+        session.out.note(
+            "What is paid is held, and spent when the message is sent. `sms4sats watch` shows that."
+        )
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+    """Show where an order stands: its money, its number, its code."""
+
+    async def work(session: Session) -> None:
+        identifier, _ = await session.find(order_id)
+        session.out.show(facts(await session.client.get_order_status(identifier)))
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+    """Show each change of an order until it has ended."""
+
+    async def work(session: Session) -> None:
+        identifier, _ = await session.find(order_id)
+        async for found in session.client.watch_order(identifier):
+            known = facts(found)
+            words = [found.state.value, f"money {found.money.value}"]
+            words += [
+                f"{name} {in_words(known[name])}" for name in ("number", "code") if known[name]
+            ]
+            session.out.show(known, f"{now().astimezone():%H:%M:%S}  {', '.join(words)}")
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def cancel(
+    order_id: OrderId,
+    *,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Wait until the service allows it and go on until it is done, or ask just now.",
+        ),
+    ] = True,
+    created_at: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="T", parser=moment, help="When it was ordered, such as 2026-11-23T14:03:00Z."
+        ),
+    ] = None,
+    age: Annotated[
+        timedelta | None,
+        typer.Option(metavar="D", parser=span, help="How old it is, such as 90s, 3m or 2m30s."),
+    ] = None,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Get the money of an order back, unless its code comes first."""
+    if created_at is not None and age is not None:
+        raise Stop(End(ExitCode.USAGE, "--created-at and --age say the same.", "Give one of them."))
+    if not wait and (created_at is not None or age is not None):
+        problem = "--created-at and --age shorten a wait, and --no-wait does not wait."
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
+
+    async def work(session: Session) -> None:
+        identifier, entry = await session.find(order_id)
+        since = created_at if age is None else now() - age
+        if since is None and entry is not None:
+            since = entry.created_at
+        session.ordered_at, session.stage = since, Stage.CANCELLING
+        if not wait:
+            done = await cancel_now(session, identifier)
+        else:
+            if since is None:
+                session.out.note(
+                    "How old the order is, is not known, so its two minutes count from now; --age "
+                    "or --created-at can shorten that."
+                )
+            done = await session.client.cancel_order_when_allowed(identifier, created_at=since)
+        session.out.show(ended_facts(done), end_of(done).message)
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def pending(*, json: Json = False) -> None:
+    """List the orders of this machine that have not ended."""
+
+    async def work(session: Session) -> None:
+        entries = await session.journal.pending()
+        columns = ["created_at", "country", "service", "phone", "state"]
+        session.out.table([facts(entry) for entry in entries], ["order_id", *columns])
+        if not entries:
+            session.out.note("No order is pending.")
+
+    run(work, base_url=None, json=json)
+
+
+@app.command(rich_help_panel=_ORDERS)
+def resume(
+    order_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", parser=_order_id, help="All that are pending if left out."),
+    ] = None,
+    *,
+    timeout: Timeout = timedelta(minutes=5),
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Go on with an order, or with all that are pending: the code, or the money back."""
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.RESUMING
+        if order_id is None:
+            entries = await session.journal.pending()
+        else:
+            identifier, entry = await session.find(order_id)
+            entries = [entry or JournalEntry("", "receive", now(), identifier)]
+        if len(entries) == 1:
+            session.ordered_at = entries[0].created_at
+        match entries:
+            case []:
+                session.out.note("No order is pending.")
+            case [
+                JournalEntry(
+                    pending=True, paid=None | False, order=Order(payreq=str(payreq)) as alone
+                )
+            ] if payreq:
+                session.out.order(alone, on_the_way=True)
+            case _:
+                pass
+        await go_on_with(session, entries, timeout)
+
+    run(work, base_url=base_url, json=json)
+
+
+# --- prepaid balance ------------------------------------------------------------------------------
+
+_PREPAID: Final = "Prepaid balance"
+
+
+@app.command(rich_help_panel=_PREPAID)
+def balance(*, base_url: BaseUrl = None, json: Json = False) -> None:
+    """Show the balance of the API key, in satoshis."""
+
+    async def work(session: Session) -> None:
+        session.out.show({"balance": await session.client.get_balance()})
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_PREPAID)
+def history(*, base_url: BaseUrl = None, json: Json = False) -> None:
+    """List how the balance of the API key was filled."""
+
+    async def work(session: Session) -> None:
+        found = await session.client.get_history()
+        session.out.table([*map(facts, found.entries)], ["created_at", "amount", "description"])
+        session.out.note(f"{found.total_amount:,} sat in all.")
+
+    run(work, base_url=base_url, json=json)
+
+
+@app.command(rich_help_panel=_PREPAID)
+def fund(
+    amount: Annotated[
+        int, typer.Argument(metavar="SATOSHIS", parser=satoshis, help="How many, at least 1.")
+    ],
+    *,
+    base_url: BaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Show an invoice that fills the balance of the API key."""
+
+    async def work(session: Session) -> None:
+        session.stage = Stage.ORDERING
+        session.out.order(await session.client.fund(amount))
+
+    run(work, base_url=base_url, json=json)
+
+
+# --- on this machine ------------------------------------------------------------------------------
+
+_HERE: Final = "On this machine"
+
+Simulated = Annotated[float, typer.Option(metavar="S", help="Simulated seconds.")]
+
+
+@app.command(rich_help_panel=_HERE)
+def simulator(
+    *,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 is any free one.")] = 8021,
+    speed: Annotated[
+        float, typer.Option(metavar="N", help="Simulated seconds per real second.")
+    ] = 60.0,
+    pay_after: Simulated = 5.0,
+    number_after: Simulated = 5.0,
+    code_after: Simulated = 60.0,
+    no_number: Annotated[
+        bool, typer.Option("--no-number", help="No number is to be had: orders are refunded.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The same ids and numbers in every run.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run the service in miniature, without money and telephones, until Ctrl-C."""
+    # Slow to import, and needed here alone.
+    from sms4sats_async.simulator import Behaviour, ScaledClock, Simulator  # noqa: PLC0415
+    from sms4sats_async.simulator.__main__ import greeting, serve  # noqa: PLC0415
+
+    def job(session: Session) -> None:
+        def greet(url: str) -> None:
+            session.out.show({"base_url": url, "speed": speed}, "\n".join(greeting(url, speed)))
+
+        try:
+            service = Simulator(
+                Behaviour(
+                    pay_delay=pay_after,
+                    number_delay=number_after,
+                    code_delay=code_after,
+                    number_available=not no_number,
+                ),
+                clock=ScaledClock(speed),
+                seed=seed,
+            )
+            log = sys.stderr if json else sys.stdout
+            code = serve(service, host, port, on_ready=greet, log=log)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            problem = sentence(f"the simulator cannot start: {why}")
+            next_step = "`sms4sats simulator --help` shows what can be chosen."
+            raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
+        raise typer.Exit(code)
+
+    finish(job, json=json)
+
+
+@app.command(rich_help_panel=_HERE)
+def demo(*, json: Json = False) -> None:
+    """Watch an order be made, paid and cancelled on a simulator, in a quarter of a minute."""
+    # Slow to import, and needed here alone.
+    from rich.console import Console  # noqa: PLC0415
+
+    from sms4sats_async.simulator import ScaledClock  # noqa: PLC0415
+
+    from .demo import SPEED, Demo  # noqa: PLC0415
+
+    async def work(session: Session) -> None:
+        done = await Demo(Console(stderr=json), ScaledClock(SPEED)).run()
+        if json:
+            session.out.show(ended_facts(done))
+
+    finish(lambda session: anyio.run(work, session), json=json)
