@@ -340,9 +340,9 @@ class CancelQueue:
         order_id = armed.order_id
         try:
             entry = await self._claim(order_id)
-            if entry is not None and not entry.pending:
-                result: CancelResult | None = _result_in(order_id, entry)
-            elif entry is not None and (wait := self._wait_for(entry)) > 0:
+            if entry is not None and isinstance(entry.outcome, CancelOutcome):
+                result: CancelResult | None = CancelResult(order_id, entry.outcome, entry.code)
+            elif entry is not None and entry.pending and (wait := self._wait_for(entry)) > 0:
                 result = None
                 self._again(order_id, after=wait)
             else:
@@ -462,8 +462,3 @@ class CancelQueue:
         if status is not None:
             await recorder.note(order_id, seen(status, recorder.now()))
         await recorder.note(order_id, told(outcome, recorder.now(), final=final))
-
-
-def _result_in(order_id: str, entry: JournalEntry) -> CancelResult:
-    """Return what the journal says of an order that somebody else has ended."""
-    return CancelResult(order_id, entry.outcome or RequestOutcome.UNKNOWN, entry.code)

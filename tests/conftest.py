@@ -8,6 +8,7 @@ Two plugins drive async tests, and each touches only the tests that ask for it b
 A coroutine test without a marker is an error, not a test that is skipped in silence.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,4 +60,7 @@ def service_for_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     ):
         monkeypatch.setenv("SMS4SATS_BASE_URL", root)
         monkeypatch.setenv("SMS4SATS_API_KEY", "example-key")
+        log = logging.getLogger("sms4sats_async")
+        level = log.level
         yield simulator
+        log.setLevel(level)
