@@ -39,8 +39,7 @@ from .events import (
     Waiting,
 )
 from .invoice import Invoice
-from .journal import Change as JournalChange
-from .journal import JournalEntry, MemoryJournal, OrderJournal, SqliteJournal
+from .journal import JournalChange, JournalEntry, MemoryJournal, OrderJournal, SqliteJournal
 from .models import (
     Cancellation,
     CancelOutcome,

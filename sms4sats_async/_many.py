@@ -439,13 +439,8 @@ class CancelQueue:
         return wait
 
     async def _give_up(self, order_id: str) -> None:
-        """Let another scheduler go on at once; its claim stands, where this one's has run out."""
-
-        def change(entry: JournalEntry | None) -> JournalEntry | None:
-            is_mine = entry is not None and entry.claimed_by == self._owner
-            return given_up(entry) if is_mine else entry
-
-        await self._recorder.note(order_id, change)
+        """Let another scheduler go on at once."""
+        await self._recorder.note(order_id, given_up(self._owner))
 
     async def _write_elsewhere(
         self,

@@ -14,7 +14,7 @@ from ._many import CancelQueue, CancelResults
 from .client import Sms4SatsClient
 from .errors import ClientStateError, JournalError
 from .journal import OrderJournal
-from .journal.entry import Change, left_alone, scheduled
+from .journal.entry import JournalChange, left_alone, scheduled
 from .journal.recorder import Recorder
 from .models import Order
 
@@ -71,7 +71,7 @@ class CancelScheduler:
             patient=True,
         )
         self._running = False
-        self._unwritten: dict[str, Change] = {}
+        self._unwritten: dict[str, JournalChange] = {}
         self._something_to_write = anyio.Event()
         self._writing = anyio.Lock()
 
@@ -182,7 +182,7 @@ class CancelScheduler:
             not_before=0.0 if not_before is None else not_before.timestamp(),
         )
 
-    def _write(self, order_id: str, change: Change) -> Awaitable[None]:
+    def _write(self, order_id: str, change: JournalChange) -> Awaitable[None]:
         if self._recorder.journal is not None:
             self._unwritten[order_id] = change
             self._something_to_write.set()

@@ -26,7 +26,7 @@ from sms4sats_async.simulator import Behaviour, Clock, ManualClock, Simulator
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from sms4sats_async.journal import Change
+    from sms4sats_async.journal import JournalChange
     from sms4sats_async.simulator import Answer
 
 HELD = Behaviour(pay_delay=0, code_delay=None)
@@ -164,7 +164,7 @@ class BrokenJournal:
         self.memory = MemoryJournal()
 
     async def update(
-        self, changes: Sequence[tuple[str, Change]], /
+        self, changes: Sequence[tuple[str, JournalChange]], /
     ) -> Sequence[JournalEntry | None]:
         self.updates += 1
         self._fail()

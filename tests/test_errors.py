@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from sms4sats_async.errors import (
     CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
+    JournalError,
     OrderError,
     OrderRefundedError,
     RateLimitError,
@@ -30,10 +32,11 @@ from sms4sats_async.errors import (
     TransportError,
     UnableToSaveDataError,
 )
-from sms4sats_async.models import OrderState, OrderStatus, RequestOutcome
+from sms4sats_async.models import OrderState, OrderStatus, ReceiveOrder, RequestOutcome
 
 ORDER_ID = "0123456789abcdef" * 4
 STATUS = OrderStatus(ORDER_ID, OrderState.CODE_RECEIVED, paid=True, code="0042", raw={"id": 7})
+ORDER = ReceiveOrder(ORDER_ID, "lnbc1", datetime(2027, 1, 15, tzinfo=UTC))
 NOT_SENT, REFUSED, UNKNOWN = RequestOutcome
 
 BASES: dict[type[Sms4SatsError], tuple[type[BaseException], ...]] = {
@@ -43,6 +46,7 @@ BASES: dict[type[Sms4SatsError], tuple[type[BaseException], ...]] = {
     TransportError: (Sms4SatsError,),
     RequestTimeoutError: (TransportError, TimeoutError),
     InvalidResponseError: (Sms4SatsError,),
+    JournalError: (Sms4SatsError,),
     APIError: (Sms4SatsError,),
     BadRequestError: (APIError,),
     AuthenticationError: (APIError,),
@@ -70,6 +74,8 @@ def own_fields(kind: type[Sms4SatsError]) -> dict[str, Any]:
         return API
     if issubclass(kind, OrderError):
         return {"status": STATUS}
+    if issubclass(kind, JournalError):
+        return {"order": ORDER}
     return {"status_code": 502} if issubclass(kind, InvalidResponseError) else {}
 
 

@@ -4,8 +4,8 @@
 and `sqlite` are the two journals there are.
 """
 
-from .entry import Change, JournalEntry, OrderJournal
+from .entry import JournalChange, JournalEntry, OrderJournal
 from .memory import MemoryJournal
 from .sqlite import SqliteJournal
 
-__all__ = ["Change", "JournalEntry", "MemoryJournal", "OrderJournal", "SqliteJournal"]
+__all__ = ["JournalChange", "JournalEntry", "MemoryJournal", "OrderJournal", "SqliteJournal"]

@@ -4,22 +4,24 @@ Every change is a function from the entry as it stands to the entry as it is to 
 journal has to know nothing of orders: it reads, applies, and writes, as one step.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol
 
 import attrs
 
 from sms4sats_async._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
 from sms4sats_async._secrets import mask_optional, quote_optional, show_invoice
-from sms4sats_async.models import CancelOutcome, ReceiveOrder, RequestOutcome, SendOrder
-
-if TYPE_CHECKING:
-    from datetime import datetime, timedelta
-
-    from sms4sats_async.models import Order, OrderState, OrderStatus
+from sms4sats_async.models import (
+    CancelOutcome,
+    Order,
+    OrderState,
+    OrderStatus,
+    ReceiveOrder,
+    RequestOutcome,
+    SendOrder,
+)
 
 Kind = Literal["receive", "send"]
 
@@ -101,10 +103,11 @@ class JournalEntry:
         return ReceiveOrder(self.order_id, self.payreq, self.created_at, self.country, self.service)
 
 
-class Change(Protocol):
-    """A pure function from the entry as it stands (None: there is none) to the entry as it is to be.
+class JournalChange(Protocol):
+    """A pure function from an entry as it stands to the entry as it is to be.
 
-    The very entry that it was given means that nothing changes; None means that there is to be none.
+    It gets None where there is no entry. The very entry that it was given means that nothing
+    changes, None that there is to be none.
     """
 
     def __call__(self, entry: JournalEntry | None, /) -> JournalEntry | None:
@@ -119,7 +122,7 @@ class OrderJournal(Protocol):
     """
 
     async def update(
-        self, changes: Sequence[tuple[str, Change]], /
+        self, changes: Sequence[tuple[str, JournalChange]], /
     ) -> Sequence[JournalEntry | None]:
         """Change entries, all or none of them, so that no other writer comes in between.
 
@@ -200,7 +203,7 @@ def asked(
     )
 
 
-def put(entry: JournalEntry) -> Change:
+def put(entry: JournalEntry) -> JournalChange:
     """Return the change that makes an entry what it is here, whatever it was."""
     return lambda _: entry
 
@@ -220,7 +223,7 @@ def made(entry: JournalEntry, order: Order) -> JournalEntry:
     )
 
 
-def seen(status: OrderStatus, at: datetime) -> Change:
+def seen(status: OrderStatus, at: datetime) -> JournalChange:
     """Return what a status that was read at that time adds.
 
     An order that the journal does not know is taken up with its code: a code is never lost.
@@ -234,7 +237,7 @@ def seen(status: OrderStatus, at: datetime) -> Change:
         new_code = () if status.code is None or status.code in entry.codes else (status.code,)
         ended = verdict(status.state)
         # A status that says less does not take back how the order ended.
-        keeps_state = entry.finished_at is not None and ended is None
+        keeps_state = entry.finished_at is not None and _RANK[ended] < _RANK[entry.outcome]
         after = attrs.evolve(
             entry,
             state=entry.state if keeps_state else status.state,
@@ -248,7 +251,7 @@ def seen(status: OrderStatus, at: datetime) -> Change:
     return _if_different(change)
 
 
-def told(outcome: CancelOutcome | RequestOutcome, at: datetime, *, final: bool) -> Change:
+def told(outcome: CancelOutcome | RequestOutcome, at: datetime, *, final: bool) -> JournalChange:
     """Return what a cancel that was answered, or not, adds.
 
     Args:
@@ -262,12 +265,14 @@ def told(outcome: CancelOutcome | RequestOutcome, at: datetime, *, final: bool) 
             return None
         if final:
             return _finish(entry, outcome, at)
+        if entry.finished_at is not None:
+            return entry
         return attrs.evolve(entry, outcome=_stronger(entry.outcome, outcome))
 
     return _if_different(change)
 
 
-def scheduled(order: Order | str, not_before: datetime | None, at: datetime) -> Change:
+def scheduled(order: Order | str, not_before: datetime | None, at: datetime) -> JournalChange:
     """Return what a scheduler adds that takes an order up at that time."""
 
     def change(entry: JournalEntry | None) -> JournalEntry:
@@ -279,7 +284,7 @@ def scheduled(order: Order | str, not_before: datetime | None, at: datetime) -> 
     return change
 
 
-def taken_up(order: Order | str, at: datetime) -> Change:
+def taken_up(order: Order | str, at: datetime) -> JournalChange:
     """Return the change that makes sure that there is an entry of an order."""
     return lambda entry: _taken_up(order, at) if entry is None else entry
 
@@ -288,10 +293,11 @@ def left_alone(entry: JournalEntry | None) -> JournalEntry | None:
     """Leave an order to the service, which gives its money back by itself after 21 minutes."""
     if entry is None:
         return None
-    return attrs.evolve(entry, not_before=entry.created_at + AUTOMATIC_CANCEL_AGE)
+    until = entry.created_at + AUTOMATIC_CANCEL_AGE
+    return entry if entry.not_before == until else attrs.evolve(entry, not_before=until)
 
 
-def claimed(owner: str, now: float, lease: timedelta) -> Change:
+def claimed(owner: str, now: float, lease: timedelta) -> JournalChange:
     """Return the claim of a scheduler to cancel an order alone, for so long.
 
     It changes nothing where the order has ended, or where another's claim stands.
@@ -304,12 +310,18 @@ def claimed(owner: str, now: float, lease: timedelta) -> Change:
             return entry
         return attrs.evolve(entry, claimed_by=owner, claimed_until=now + lease.total_seconds())
 
+    return _if_different(change)
+
+
+def given_up(owner: str) -> JournalChange:
+    """Return the change by which a scheduler gives its claim up; another's stands."""
+
+    def change(entry: JournalEntry | None) -> JournalEntry | None:
+        if entry is None or entry.claimed_by != owner:
+            return entry
+        return attrs.evolve(entry, claimed_by=None, claimed_until=None)
+
     return change
-
-
-def given_up(entry: JournalEntry | None) -> JournalEntry | None:
-    """Give a claim up."""
-    return None if entry is None else attrs.evolve(entry, claimed_by=None, claimed_until=None)
 
 
 def _finish(
@@ -343,7 +355,7 @@ def _taken_up(order: Order | str, at: datetime) -> JournalEntry:
     return JournalEntry(key, "receive", *common)
 
 
-def _if_different(change: Change) -> Change:
+def _if_different(change: JournalChange) -> JournalChange:
     """Return `change`, giving back the very entry where nothing is different."""
 
     def careful(entry: JournalEntry | None) -> JournalEntry | None:

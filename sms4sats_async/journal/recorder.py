@@ -1,22 +1,17 @@
 """Writing in the journal for the client: in time, and never at the cost of what is known."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
+from sms4sats_async._clock import Clock
+from sms4sats_async._secrets import hide_in_causes
 from sms4sats_async.errors import JournalError
-from sms4sats_async.events import JournalFailed
+from sms4sats_async.events import Event, JournalFailed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.events import Event
-
-    from .entry import Change, JournalEntry, OrderJournal
+from .entry import JournalChange, JournalEntry, OrderJournal
 
 _BOUND: Final = 5.0
 """Seconds that a task which is being cancelled waits at most for what is being written."""
@@ -40,7 +35,9 @@ class Recorder:
         """Return the time that is written down."""
         return datetime.fromtimestamp(self._clock.now(), UTC)
 
-    async def write(self, changes: Sequence[tuple[str, Change]]) -> Sequence[JournalEntry | None]:
+    async def write(
+        self, changes: Sequence[tuple[str, JournalChange]]
+    ) -> Sequence[JournalEntry | None]:
         """Change entries, also while the task is being cancelled, for a bounded time.
 
         Raises:
@@ -55,11 +52,14 @@ class Recorder:
                 raise
             except Exception as error:
                 problem = f"the journal cannot be written ({type(error).__name__})"
-                raise JournalError(problem) from error
+                failure = JournalError(problem)
+                failure.__cause__ = error
+                hide_in_causes(failure, [reference for reference, _ in changes])
+                raise failure from error
         problem = f"the journal did not answer within {_BOUND:g} s"
         raise JournalError(problem)
 
-    async def note(self, order_id: str | None, change: Change, *, key: str = "") -> None:
+    async def note(self, order_id: str | None, change: JournalChange, *, key: str = "") -> None:
         """Write down what became known of an order; `key` names one without an id.
 
         A journal that cannot be written must not cost anybody the knowledge of what became of the

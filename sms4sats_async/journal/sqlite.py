@@ -6,35 +6,28 @@ transaction. The thread ends, and the file is closed, as soon as there has been 
 moment; a process that ends waits for it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 import attrs
 from anyio.lowlevel import current_token
 
-from sms4sats_async._arguments import aware, positive_seconds
+from sms4sats_async._arguments import aware, positive_seconds, whole_number
 from sms4sats_async._arguments import path as as_path
 from sms4sats_async.errors import JournalError
 from sms4sats_async.models import CancelOutcome, OrderState, RequestOutcome
 
-from .entry import JournalEntry
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
-    from types import TracebackType
-
-    from .entry import Change
+from .entry import JournalChange, JournalEntry
 
 T = TypeVar("T")
 
@@ -77,18 +70,27 @@ _PRUNE: Final = (
     "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at ELSE finished_at END < ?"
 )
 
+_DAMAGED: Final = "it is damaged; keep it, for the order ids in it, and give another path"
 _PROBLEMS: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: "another process keeps it locked",
-    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
-    sqlite3.SQLITE_READONLY: "it may not be written to",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_NOTADB: "the file is no journal",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; keep it, for the order ids in it",
-    sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
+    sqlite3.SQLITE_FULL: "the disk is full; make room on it",
+    sqlite3.SQLITE_BUSY: "another program keeps it locked; end that, or raise lock_timeout",
+    sqlite3.SQLITE_READONLY: (
+        "it may not be written to, or its folder not; give this user the right to"
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "it cannot be opened; its folder must exist, and this user may read and write both"
+    ),
+    sqlite3.SQLITE_NOTADB: "the file is no journal; give another path",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_IOERR: "the disk could not be read or written; is it full, or broken?",
 }
 _PRIMARY: Final = 0xFF
 """The part of SQLite's error codes that says what kind it is (sqlite.org/rescode.html)."""
+
+_CREATING: Final = threading.Lock()
+"""Closing any descriptor of a file drops all locks that the process has on it, SQLite's too
+(sqlite.org/howtocorrupt.html, 2.2). So one is made only where there was no file, and nobody of this
+process opens the new one before it is closed."""
 
 
 class _Job(Generic[T]):
@@ -134,8 +136,12 @@ class SqliteJournal:
         self._lock_timeout = positive_seconds("lock_timeout", lock_timeout)
         self._jobs: deque[_Job[Any]] = deque()
         self._thread: threading.Thread | None = None
+        self._serving = False
         self._changed = threading.Condition()
         self._closing = False
+        # The thread's own: what is open, and which file that is.
+        self._file: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<SqliteJournal {self._path}>"
@@ -161,14 +167,15 @@ class SqliteJournal:
             await anyio.to_thread.run_sync(thread.join)
 
     async def update(
-        self, changes: Sequence[tuple[str, Change]], /
+        self, changes: Sequence[tuple[str, JournalChange]], /
     ) -> Sequence[JournalEntry | None]:
         """Change entries; see `OrderJournal.update`.
 
         Raises:
             JournalError: Nothing of it was written.
         """
-        return await self._do(lambda file: [_change(file, *each) for each in changes])
+        kept = tuple(changes)  # the caller may change his list before the thread has read it
+        return await self._do(lambda file: [_change(file, *each) for each in kept])
 
     async def pending(self) -> list[JournalEntry]:
         """Return the entries for which something is left to be done, the oldest first.
@@ -194,10 +201,9 @@ class SqliteJournal:
         Raises:
             JournalError: The file cannot be read.
         """
-        first = 0.0 if since is None else aware("since", since).timestamp()
-        return await self._do(
-            lambda file: _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)))
-        )
+        first = _LONG_AGO if since is None else _microseconds(aware("since", since))
+        most = -1 if limit is None else whole_number("limit", limit, least=0)
+        return await self._do(lambda file: _entries(file.execute(_HISTORY, (first, most))))
 
     async def prune(self, before: datetime, /) -> int:
         """Remove what was finished before that time; see `OrderJournal.prune`.
@@ -205,7 +211,7 @@ class SqliteJournal:
         Raises:
             JournalError: Nothing was removed.
         """
-        moment = aware("before", before).timestamp()
+        moment = _microseconds(aware("before", before))
         return await self._do(lambda file: file.execute(_PRUNE, (moment,)).rowcount)
 
     # --- the thread -------------------------------------------------------------------------------
@@ -213,18 +219,21 @@ class SqliteJournal:
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         job = _Job(work)
         with self._changed:
+            if not self._serving:
+                thread = threading.Thread(target=self._serve, args=(self._thread,), name=repr(self))
+                try:
+                    thread.start()
+                except RuntimeError as error:  # the machine's last one, or the process ends
+                    raise self._explain(error) from error
+                self._thread, self._serving, self._closing = thread, True, False
             self._jobs.append(job)
-            self._closing = False
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name=repr(self))
-                self._thread.start()
-            else:
-                self._changed.notify()
+            self._changed.notify()
         return await job.wait()
 
-    def _serve(self) -> None:
+    def _serve(self, before: threading.Thread | None) -> None:
         """Do what there is to do, until there has been nothing for a moment."""
-        file: sqlite3.Connection | None = None
+        if before is not None:
+            before.join()  # it may still be closing the file
         while True:
             with self._changed:
                 if not self._jobs and not self._closing:
@@ -233,77 +242,111 @@ class SqliteJournal:
                 self._jobs.clear()
                 if not jobs:
                     # In the same breath, so that whoever hands over more starts another thread.
-                    self._thread = None
+                    self._serving = False
                     break
-            file = self._work(file, jobs)
+            self._work(jobs)
             _tell(jobs)
-        if file is not None:
-            file.close()
+        self._close()
 
-    def _work(
-        self, file: sqlite3.Connection | None, jobs: list[_Job[Any]]
-    ) -> sqlite3.Connection | None:
-        """Do the jobs in one transaction, or each alone where that fails; return the open file."""
+    def _work(self, jobs: list[_Job[Any]]) -> None:
+        """Do the jobs in one transaction, or each alone where one of them may be at fault."""
         try:
-            if file is None:
-                file = self._open()
-            _transact(file, jobs)
-        except Exception as error:  # noqa: BLE001 - a change may be anybody's; it is carried on
-            if len(jobs) > 1 and file is not None:
+            file = self._open()
+            with _transaction(file):
                 for job in jobs:
-                    file = self._work(file, [job])
-                return file
+                    job.result = job.work(file)
+        except Exception as error:  # noqa: BLE001 - a change may be anybody's; it is carried on
+            if isinstance(error, sqlite3.DatabaseError):
+                self._close()  # a fresh start may mend what this one ran into
+            # Each would wait for the lock as long as all of them have.
+            if len(jobs) > 1 and _code(error) != sqlite3.SQLITE_BUSY:
+                for job in jobs:
+                    self._work([job])
+                return
             for job in jobs:
                 job.error = self._explain(error)
-            if file is not None and isinstance(error, sqlite3.DatabaseError):
-                file.close()  # what is open may be of a file that was replaced meanwhile
-                return None
-        return file
 
     def _open(self) -> sqlite3.Connection:
-        # Made here, because SQLite would make it readable for others. Its side files follow it.
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, _OWNER_ALONE)
-        os.close(descriptor)
-        with suppress(PermissionError):  # somebody else's file, which we may write to
-            self._path.chmod(_OWNER_ALONE)
+        """Return the file, opened anew where another stands in its place: SQLite would not see."""
+        if self._file is not None:
+            if self._opened == _identity(self._path):
+                return self._file
+            self._close()
+        # Made here, because SQLite would make it readable for others. Where it cannot be made,
+        # SQLite finds that out too.
+        with _CREATING, suppress(OSError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ALONE))
+        opened = _identity(self._path)
+        # Reading it, SQLite would leave side files that cannot be written either.
+        if opened is not None and not os.access(self._path, os.W_OK):
+            raise PermissionError(_PROBLEMS[sqlite3.SQLITE_READONLY])
         file = sqlite3.connect(self._path, timeout=self._lock_timeout, isolation_level=None)
         try:
-            _prepare(file)
+            _check(file)
+            self._tighten()
+            # Written to disk before an order is returned: FULL waits for the disk itself.
+            file.execute("PRAGMA synchronous = FULL")
+            # The mode is the file's and stays. Of several that open a new one at once, SQLite lets
+            # one change it; the others work in either.
+            with suppress(sqlite3.OperationalError):
+                file.execute("PRAGMA journal_mode = WAL")
         except BaseException:
             file.close()
             raise
+        self._file, self._opened = file, opened
         return file
 
+    def _tighten(self) -> None:
+        """Take the file from the eyes of others, and what SQLite puts beside it."""
+        path = os.path.realpath(self._path)
+        for each in (path, f"{path}-wal", f"{path}-shm"):
+            # Not there, or somebody else's file, which we may write to.
+            with suppress(FileNotFoundError, PermissionError):
+                Path(each).chmod(_OWNER_ALONE)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _explain(self, error: Exception) -> JournalError:
-        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
-        problem = _PROBLEMS.get(code) or str(error) or type(error).__name__
+        problem = _PROBLEMS.get(_code(error)) or str(error) or type(error).__name__
         explained = JournalError(f"the journal {self._path} cannot be used: {problem}")
         explained.__cause__ = error
         return explained
 
 
-def _prepare(file: sqlite3.Connection) -> None:
-    """Make the schema, or check that it is one that can be read."""
-    # Written to disk before an order is returned: FULL waits for the disk itself.
-    file.execute("PRAGMA journal_mode = WAL")
-    file.execute("PRAGMA synchronous = FULL")
+def _code(error: Exception) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & _PRIMARY
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name, or None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check(file: sqlite3.Connection) -> None:
+    """Make the schema in a new file, or see that it is ours; another's file stays as it is."""
     if _version(file) == (_APPLICATION_ID, SCHEMA_VERSION):
         return
-    file.execute("BEGIN IMMEDIATE")
-    try:
-        application, version = _version(file)
-        is_new = not file.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        if is_new and (application, version) == (0, 0):
+    with _transaction(file):
+        application, version = _version(file)  # another process may have been faster
+        is_empty = not file.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if is_empty and (application, version) == (0, 0):
             for statement in _SCHEMA:
                 file.execute(statement)
         elif application != _APPLICATION_ID:
-            raise ValueError("the file belongs to another program")
+            raise ValueError("the file belongs to another program; give another path")
         elif version != SCHEMA_VERSION:
             raise ValueError(
-                f"its schema is version {version}, and this library reads {SCHEMA_VERSION}"
+                f"its schema is version {version}, and this library reads {SCHEMA_VERSION}; use a "
+                "newer sms4sats-async, or another path"
             )
-    finally:
-        file.execute("COMMIT")
 
 
 def _version(file: sqlite3.Connection) -> tuple[int, int]:
@@ -312,11 +355,11 @@ def _version(file: sqlite3.Connection) -> tuple[int, int]:
     return application, version
 
 
-def _transact(file: sqlite3.Connection, jobs: list[_Job[Any]]) -> None:
+@contextmanager
+def _transaction(file: sqlite3.Connection) -> Generator[None]:
     file.execute("BEGIN IMMEDIATE")
     try:
-        for job in jobs:
-            job.result = job.work(file)
+        yield
         file.execute("COMMIT")
     except BaseException:
         if file.in_transaction:  # SQLite ends some of them by itself, on a full disk for one
@@ -342,7 +385,7 @@ def _set_all(events: list[anyio.Event]) -> None:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _change(file: sqlite3.Connection, reference: str, change: Change) -> JournalEntry | None:
+def _change(file: sqlite3.Connection, reference: str, change: JournalChange) -> JournalEntry | None:
     before = _find(file, _BY_ORDER_ID, reference) or _find(file, _BY_KEY, reference)
     after = change(before)
     if after is None:
@@ -354,7 +397,7 @@ def _change(file: sqlite3.Connection, reference: str, change: Change) -> Journal
 
 
 def _find(file: sqlite3.Connection, statement: str, value: str) -> JournalEntry | None:
-    row = file.execute(statement, (value,)).fetchone()
+    row = file.execute(statement, (_storable(value),)).fetchone()
     return None if row is None else _entry(row)
 
 
@@ -363,7 +406,7 @@ def _entries(rows: sqlite3.Cursor) -> list[JournalEntry]:
 
 
 def _row(entry: JournalEntry) -> list[object]:
-    values: list[Any] = [getattr(entry, field) for field in _FIELDS]
+    values: list[Any] = [_storable(getattr(entry, field)) for field in _FIELDS]
     for place, (encode, _) in _CODECS.items():
         if values[place] is not None:
             values[place] = encode(values[place])
@@ -372,18 +415,36 @@ def _row(entry: JournalEntry) -> list[object]:
 
 def _entry(row: Sequence[Any]) -> JournalEntry:
     values = list(row)
-    for place, (_, decode) in _CODECS.items():
-        if values[place] is not None:
-            values[place] = decode(values[place])
+    try:
+        for place, (_, decode) in _CODECS.items():
+            if values[place] is not None:
+                values[place] = decode(values[place])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(_DAMAGED) from error
     return JournalEntry(*values)
 
 
+def _storable(value: object) -> object:
+    """Return a value as a file can hold it: of half a character (JSON may bring one) a `?` stays.
+
+    Without it a bad letter in an error text would cost the code that came with it.
+    """
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _microseconds(moment: datetime) -> int:
+    """Return a time as a whole number: a float rounds, and the last moments of 9999 up to none."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_LONG_AGO: Final = _microseconds(datetime.min.replace(tzinfo=UTC))
 _OUTCOMES: Final = {each.value: each for each in (*CancelOutcome, *RequestOutcome)}
 
 _Codec = tuple[Callable[[Any], object], Callable[[Any], object]]
 _MOMENT: Final[_Codec] = (
-    lambda moment: moment.timestamp(),
-    lambda seconds: datetime.fromtimestamp(seconds, UTC),
+    _microseconds,
+    lambda microseconds: _EPOCH + timedelta(microseconds=microseconds),
 )
 _CODECS: Final[Mapping[int, _Codec]] = {
     _FIELDS.index("created_at"): _MOMENT,
