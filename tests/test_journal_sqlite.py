@@ -155,18 +155,18 @@ async def test_a_new_file_is_closed_to_others_from_its_first_moment_on(
 @pytest.mark.usefixtures("careless_umask")
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "behind a link"])
 async def test_a_file_that_others_could_read_is_closed_to_them_with_all_beside_it(
-    path: Path, tmp_path: Path, *, linked: bool
+    path: Path, tmp_path_factory: pytest.TempPathFactory, *, linked: bool
 ) -> None:
     name = path
     if linked:
-        name = tmp_path.with_name("link")
+        name = tmp_path_factory.mktemp("links") / "link"
         name.symlink_to(path)
     async with SqliteJournal(name) as journal:
         await journal.update([a_change(1)])
     # What a process leaves that was killed.
     with contextlib.closing(sqlite3.connect(path)) as left:
         left.execute("CREATE TABLE other (x)")
-        for each in tmp_path.iterdir():
+        for each in path.parent.iterdir():
             each.chmod(0o666)
         assert len(modes(path)) == 3
         async with SqliteJournal(name) as journal:

@@ -429,7 +429,9 @@ def _storable(value: object) -> object:
 
     Without it a bad letter in an error text would cost the code that came with it.
     """
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode(errors="replace").decode()
 
 
 def _microseconds(moment: datetime) -> int:
