@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import aiohttp
@@ -32,7 +32,7 @@ WAIT = 3.0
 """Seconds until the orders are due: time to arm them in."""
 
 
-CancelAll = Callable[[list[str]], Awaitable[int]]
+CancelAll = Callable[[list[ReceiveOrder]], Awaitable[int]]
 
 
 @asynccontextmanager
@@ -41,28 +41,27 @@ async def by_hand(root: str) -> AsyncGenerator[CancelAll]:
     limiter = anyio.CapacityLimiter(CONCURRENCY)
     cancelled = 0
 
-    async def one(client: httpx.AsyncClient, order_id: str) -> None:
+    async def one(client: httpx.AsyncClient, order: ReceiveOrder) -> None:
         nonlocal cancelled
-        await anyio.sleep(WAIT)
+        due = (order.created_at + MINIMUM_CANCEL_AGE).timestamp()
+        await anyio.sleep(due - time.time())
         async with limiter:
-            answer = await client.get(f"{root}/cancelorder", params={"orderId": order_id})
+            answer = await client.get(f"{root}/cancelorder", params={"orderId": order.order_id})
         cancelled += answer.json()["status"] == "OK"
 
     async with httpx.AsyncClient() as client:
 
-        async def cancel_all(order_ids: list[str]) -> int:
+        async def cancel_all(orders: list[ReceiveOrder]) -> int:
             async with anyio.create_task_group() as group:
-                for order_id in order_ids:
-                    group.start_soon(one, client, order_id)
+                for order in orders:
+                    group.start_soon(one, client, order)
             return cancelled
 
         yield cancel_all
 
 
-async def schedule_all(client: Sms4SatsClient, order_ids: list[str]) -> int:
+async def schedule_all(client: Sms4SatsClient, orders: list[ReceiveOrder]) -> int:
     """Hand the orders to a scheduler, and count what became of them."""
-    created_at = datetime.now(UTC) - MINIMUM_CANCEL_AGE + timedelta(seconds=WAIT)
-    orders = [ReceiveOrder(order_id, "", created_at) for order_id in order_ids]
     scheduler = CancelScheduler(client, concurrency=CONCURRENCY)
     cancelled = 0
     async with anyio.create_task_group() as group:
@@ -103,14 +102,16 @@ KINDS: dict[str, Callable[[str], AbstractAsyncContextManager[CancelAll]]] = {
 
 async def main(kind: str, root: str, orders: int) -> None:
     """Cancel them all, and write the result."""
-    order_ids = [secrets.token_hex(32) for _ in range(orders)]
     async with KINDS[kind](root) as cancel_all:
+        due = time.time() + WAIT
+        created_at = datetime.fromtimestamp(due, UTC) - MINIMUM_CANCEL_AGE
+        made = [ReceiveOrder(secrets.token_hex(32), "", created_at) for _ in range(orders)]
         heart = Heart()
         beating = asyncio.create_task(heart.beat())
         await asyncio.sleep(0.1)
-        wall, cpu = time.perf_counter(), time.process_time()
-        cancelled = await cancel_all(order_ids)
-        wall, cpu = time.perf_counter() - wall - WAIT, time.process_time() - cpu
+        cpu = time.process_time()
+        cancelled = await cancel_all(made)
+        wall, cpu = time.time() - due, time.process_time() - cpu
         await asyncio.sleep(0.1)  # the beat that sees a stall at the very end
         beating.cancel()
     print(cancelled, wall, cpu, heart.longest_stall, flush=True)

@@ -98,6 +98,14 @@ def function(name: str, value: object) -> None:
         raise InvalidArgumentError(problem)
 
 
+def journal(name: str, value: T) -> T:
+    """Return a journal; a path, which is easily taken for one, is refused."""
+    if not callable(getattr(value, "update", None)):
+        problem = f"{name} must be a journal, such as SqliteJournal(path), not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
 def one_of(name: str, value: object, known: Iterable[str]) -> None:
     """Refuse a word that is not one of those known."""
     if not isinstance(value, str) or value not in known:

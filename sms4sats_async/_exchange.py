@@ -55,7 +55,7 @@ class Exchange:
     ) -> None:
         self.clock = clock
         self.retry = retry
-        self.recorder = Recorder(journal, clock=clock, tell=self.tell)
+        self.recorder: Recorder = Recorder(journal, clock=clock, tell=self.tell)
         self.random: Callable[[], float] = random.random
         self._transport = transport
         self._timeout = timeout

@@ -119,7 +119,7 @@ class Sms4SatsClient:
             clock=SystemClock() if clock is None else clock,
             on_event=on_event,
             secret=self._api_key,
-            journal=journal,
+            journal=None if journal is None else arguments.journal("journal", journal),
         )
         self._country_ids: dict[str, list[int]] | None = None
 
@@ -822,6 +822,8 @@ class Sms4SatsClient:
                 await self._exchange.recorder.note(None, removed, key=record.key)
             raise
         order = build(answer, _not_before(self._exchange.clock.now()))
+        # Before anything can fail: a listener may keep the id where the journal cannot.
+        self._exchange.tell(OrderCreated(order.order_id, order))
         await self._write(operation, record, order)
         if not order.payreq and not immediate:
             problem = "the answer has an orderId and no payreq, so the order cannot be paid"
@@ -832,7 +834,6 @@ class Sms4SatsClient:
                 attempts=attempts,
                 request_outcome=RequestOutcome.UNKNOWN,
             )
-        self._exchange.tell(OrderCreated(order.order_id, order))
         return order
 
     async def _write(

@@ -62,6 +62,7 @@ class CancelScheduler:
         exchange = client._exchange  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self._recorder = exchange.recorder
         if journal is not None and journal is not client.journal:
+            journal = arguments.journal("journal", journal)
             self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
         self._minimum_age = arguments.seconds("minimum_age", minimum_age)
         self._queue = CancelQueue(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -61,6 +62,8 @@ def body_of(request: httpx.Request) -> object:
         {"retry": 3},
         {"http_client": object()},
         {"http_client": httpx.Client},
+        {"journal": "orders.db"},
+        {"journal": Path("orders.db")},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:

@@ -252,13 +252,15 @@ async def test_what_cannot_be_meant_is_not_written_down(call: Call) -> None:
 @each_call
 async def test_an_answer_without_an_invoice_is_pending_under_its_id(path: str) -> None:
     journal = MemoryJournal()
+    events: list[Event] = []
     with respx.mock(base_url=DEFAULT_BASE_URL) as service:
         service.post(path).respond(json={"status": "OK", "orderId": ID})
-        async with Sms4SatsClient(journal=journal) as client:
+        async with Sms4SatsClient(journal=journal, on_event=events.append) as client:
             with pytest.raises(InvalidResponseError, match="no payreq"):
                 await CALLS[path](client)
     (entry,) = await journal.pending()
     assert (entry.order_id, entry.payreq, entry.outcome) == (ID, "", None)
+    assert [event.order_id for event in events] == [ID]
 
 
 async def test_a_creation_that_is_cancelled_on_its_way_stays_unknown() -> None:
@@ -593,6 +595,7 @@ async def test_an_order_that_was_made_and_cannot_be_written_down_is_on_the_error
         f": {problem}. The order was made, and the journal holds only that one was asked for: its "
         "id and invoice stand on the error's order. Keep them; do not pay twice."
     )
+    assert OrderCreated(made.order_id, error.order) in world.events
     (entry,) = await world.journal.history()
     assert entry.outcome is RequestOutcome.UNKNOWN
     # What was kept is enough to go on with.

@@ -179,6 +179,8 @@ async def test_what_cannot_be_meant_is_refused_and_nothing_is_in_hand() -> None:
         scheduler.unschedule("\n")
     with pytest.raises(InvalidArgumentError, match="minimum_age"):
         CancelScheduler(World().client, minimum_age=-1)
+    with pytest.raises(InvalidArgumentError, match=r"journal must be a journal.*SqliteJournal"):
+        CancelScheduler(World().client, journal="orders.db")  # type: ignore[arg-type]
     assert len(scheduler) == 0
 
 

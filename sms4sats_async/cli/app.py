@@ -37,7 +37,7 @@ class _Grouped(TyperGroup):
                 formatter.write_dl(rows)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=_Grouped,
     help="Receive a code by SMS, or send one, paid over Lightning: the code, or the money back.",
     epilog="An API key comes from SMS4SATS_API_KEY, and is never an argument.",
