@@ -10,6 +10,7 @@ A coroutine test without a marker is an error, not a test that is skipped in sil
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from sms4sats_async.simulator import Behaviour, ManualClock, Simulator
 # because hypothesis chooses it by the place: on CI it draws the same examples every time.
 hypothesis.settings.register_profile("project", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("project")
+
+# What a script starts in its background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -967,6 +967,22 @@ def test_an_interruption_says_what_happens_to_the_money(
     assert ("gives the money back by itself at " in ended.err) is ("watch" not in command)
 
 
+def test_sigterm_is_an_interruption_where_ctrl_c_is_ignored(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.service.behaviour = no_code()
+    monkeypatch.setattr(session, "CLOCK", Interrupting(shell, 1, signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ended = shell("code", "187", "tg")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert (ended.code, ended.out) == (130, "")
+    assert "Interrupted: the order stands" in ended.err
+    assert len(shell.service.held_orders()) == 1
+
+
 def test_an_interruption_in_json_is_an_error_of_its_own(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

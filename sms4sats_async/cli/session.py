@@ -228,6 +228,8 @@ def _termination_as_interrupt() -> Generator[None]:
     """Let SIGTERM end the work as Ctrl-C does: the task is cancelled, and cleans up."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in a script's background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, interrupt)
