@@ -420,7 +420,7 @@ def table(results: list[tuple[str, list[Figure]]]) -> Table:
         title=f"Python {platform.python_version()}, {libraries}",
         caption="Less is better. The spread is the least and the greatest of all turns.",
     )
-    grid.add_column("", no_wrap=True)
+    grid.add_column("")
     for heading in ("median", "spread", "aim"):
         grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
