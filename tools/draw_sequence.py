@@ -4,12 +4,11 @@ Writes docs/sequence.svg; `make docs` runs it. The steps are said here, the colo
 tools/draw_states.py.
 """
 
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
-from draw_states import ARROW, COLOURS, DOCS, FONT, INK, look_of, rectangle, text
+from draw_states import ARROW, COLOURS, DOCS, FONT, INK, look_of, rectangle, text, write
 
 from sms4sats_async.models import Money
 
@@ -153,14 +152,5 @@ def written() -> dict[Path, str]:
     return {PICTURE: picture()}
 
 
-def main() -> int:
-    """Write what has changed; return the exit code."""
-    for path, content in written().items():
-        if not path.is_file() or path.read_text("utf-8") != content:
-            path.write_text(content, "utf-8")
-            print(f"{path.name} is written anew")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    write(written())

@@ -5,7 +5,6 @@ Where a state is drawn is said here. Which there are, who holds the money in eac
 is said in the table alone.
 """
 
-import sys
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
@@ -244,14 +243,13 @@ def written() -> dict[Path, str]:
     return {PAGE: f"{before}{BEGIN}\n{table()}\n{END}{after}", PICTURE: picture()}
 
 
-def main() -> int:
-    """Write what has changed; return the exit code."""
-    for path, content in written().items():
+def write(files: dict[Path, str]) -> None:
+    """Write what has changed."""
+    for path, content in files.items():
         if not path.is_file() or path.read_text("utf-8") != content:
             path.write_text(content, "utf-8")
             print(f"{path.name} is written anew")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    write(written())
