@@ -100,8 +100,10 @@ class OpenOrder:
         try:
             status = await wait_for_code(self._poller(), timeout=limit)
         except OrderError as error:
-            # Of a message that failed no code comes, and yet the money can be asked back.
-            self._has_ended = error.status is not None and verdict(error.status.state) is not None
+            # Of a message that failed no code comes, and yet the money can be asked back. An end
+            # that is known stays one, whatever a later status shows, or does not.
+            if error.status is not None and verdict(error.status.state) is not None:
+                self._has_ended = True
             raise
         self._has_ended = True
         return status

@@ -43,6 +43,7 @@ from .journal import JournalEntry, OrderJournal
 from .journal.entry import asked, made, put, removed, taken_up
 from .models import (
     Cancellation,
+    CancelOutcome,
     Country,
     FundingHistory,
     FundOrder,
@@ -672,7 +673,8 @@ class Sms4SatsClient:
             known = None if entry is None else entry.order
             if entry is None or known is None:  # a journal that does not do as it is asked
                 return ReceiveOrder(identifier, "", recorder.now()), False
-            return known, not entry.pending
+            # An end that is unclear is none: who names the order again wants to know.
+            return known, isinstance(entry.outcome, CancelOutcome)
 
         return self._open(find, minimum_age, poll_interval, scheduler)
 

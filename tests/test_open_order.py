@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import attrs
 import pytest
 
 from sms4sats_async import (
@@ -25,9 +26,11 @@ from sms4sats_async import (
     OrderError,
     OrderRefundedError,
     ReceiveOrder,
+    RequestOutcome,
     Sms4SatsError,
     UnableToSaveDataError,
 )
+from sms4sats_async.journal.entry import told
 from sms4sats_async.simulator import Behaviour, Fault, Holder, ManualClock, Stage
 from tests.many import (
     CODE,
@@ -135,6 +138,17 @@ async def test_a_wait_that_ended_in_time_out_can_be_followed_by_another() -> Non
         with pytest.raises(CodeTimeoutError):
             await order.wait_for_code(timeout=10)
         assert (await order.wait_for_code(timeout=60)).code == "007"
+    assert world.cancels() == []
+
+
+async def test_an_order_whose_code_came_stays_ended_whatever_a_later_wait_ends_in() -> None:
+    world = jumping(CODE)
+    async with world.client.open_order(187, "tg") as order:
+        await order.wait_for_code(timeout=60)
+        world.simulator.script("/orderstatus", *[Fault.http(500)] * 100)
+        with pytest.raises(CodeTimeoutError):
+            await order.wait_for_code(timeout=200)
+    assert order.cancellation is None
     assert world.cancels() == []
 
 
@@ -555,6 +569,30 @@ async def test_a_finished_order_is_not_cancelled_and_its_code_can_be_had() -> No
         pass
     assert resumed.cancellation is None
     assert world.cancels() == []
+
+
+async def test_an_order_that_was_cancelled_stays_so_whatever_its_status_shows() -> None:
+    world = jumping(attrs.evolve(HELD, status_after_cancel="unchanged"), journal=MemoryJournal())
+    order = await world.order()
+    await world.client.cancel_order_when_allowed(order)
+    with pytest.raises(CodeTimeoutError) as caught:
+        async with world.client.resume(order) as resumed:
+            await resumed.wait_for_code(timeout=10)
+    assert not hasattr(caught.value, "__notes__")
+    assert world.cancels() == [order.order_id]
+
+
+async def test_an_order_that_ended_unclear_is_asked_back_again() -> None:
+    journal = MemoryJournal()
+    world = jumping(journal=journal)
+    order = await world.order()
+    at = moment(world.clock.now())
+    await journal.update([(order.order_id, told(RequestOutcome.REFUSED, at, final=True))])
+    async with world.client.resume(order) as resumed:
+        pass
+    assert resumed.cancellation is not None
+    assert resumed.cancellation.outcome is CancelOutcome.CANCELLED
+    assert world.simulator.holder(order.order_id) is Holder.RETURNED
 
 
 async def test_an_order_that_the_service_does_not_know_is_an_error_on_leaving() -> None:
