@@ -6,7 +6,7 @@ An order that waits costs a tuple in a heap, not a task.
 import secrets
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, NamedTuple, Self
@@ -21,7 +21,7 @@ from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
 from .errors import JournalError, Sms4SatsError
 from .events import CancelFinished, CancelResult
-from .journal import JournalEntry
+from .journal import JournalChange, JournalEntry
 from .journal.entry import claimed, given_up, seen, told
 from .journal.recorder import Recorder
 from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
@@ -129,15 +129,24 @@ class CancelQueue:
     Args:
         exchange: The client's.
         recorder: Of the journal in which orders are claimed.
+        unwritten: What is still to be written in it, by order; a claim writes it along, or an order
+            that the journal does not know yet could not be claimed.
         concurrency: How many are cancelled at the same time.
         patient: Wait refusals out; otherwise one call with its retries is all there is.
     """
 
     def __init__(
-        self, exchange: Exchange, recorder: Recorder, *, concurrency: int, patient: bool
+        self,
+        exchange: Exchange,
+        recorder: Recorder,
+        unwritten: Mapping[str, JournalChange],
+        *,
+        concurrency: int,
+        patient: bool,
     ) -> None:
         self._exchange = exchange
         self._recorder = recorder
+        self._unwritten = unwritten
         self._concurrency = concurrency
         self._patient = patient
         self._clock = exchange.clock
@@ -340,11 +349,16 @@ class CancelQueue:
         order_id = armed.order_id
         try:
             entry = await self._claim(order_id)
+            wanted = self._busy[order_id]
             if entry is not None and isinstance(entry.outcome, CancelOutcome):
                 result: CancelResult | None = CancelResult(order_id, entry.outcome, entry.code)
-            elif entry is not None and entry.pending and (wait := self._wait_for(entry)) > 0:
+            elif entry is not None and (wait := self._wait_for(entry)) > 0:
                 result = None
                 self._again(order_id, after=wait)
+            elif wanted is None or wanted.due > self._passed():  # since the claim was begun
+                result = None
+                await self._give_up(order_id)
+                self._again(order_id, after=0.0)
             else:
                 result = await self._step(armed)
         except BaseException:  # ended from outside: another scheduler may go on at once
@@ -383,8 +397,7 @@ class CancelQueue:
                 order_id, told(outcome, self._recorder.now(), final=True)
             )
         await self._write_elsewhere(order_id, outcome, final=steps.final)
-        if not steps.final:
-            await self._give_up(order_id)
+        await self._give_up(order_id)
         return CancelResult(order_id, outcome, None, None, error, error.attempts)
 
     def _again(self, order_id: str, *, after: float) -> None:
@@ -411,8 +424,10 @@ class CancelQueue:
             return None
         now = self._clock.now()
         claim = claimed(self._owner, now, _LEASE)
+        first = self._unwritten.get(order_id)
 
         def change(entry: JournalEntry | None) -> JournalEntry | None:
+            entry = entry if first is None else first(entry)
             put_off = entry is not None and self._put_off(entry, now) > 0
             return entry if put_off else claim(entry)
 

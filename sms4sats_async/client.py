@@ -705,6 +705,7 @@ class Sms4SatsClient:
         queue = CancelQueue(
             self._exchange,
             self._exchange.recorder,
+            {},
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=False,
         )

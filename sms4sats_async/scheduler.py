@@ -65,14 +65,15 @@ class CancelScheduler:
             journal = arguments.journal("journal", journal)
             self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
         self._minimum_age = arguments.seconds("minimum_age", minimum_age)
+        self._unwritten: dict[str, JournalChange] = {}
         self._queue = CancelQueue(
             exchange,
             self._recorder,
+            self._unwritten,
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=True,
         )
         self._running = False
-        self._unwritten: dict[str, JournalChange] = {}
         self._something_to_write = anyio.Event()
         self._writing = anyio.Lock()
 

@@ -6,7 +6,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -476,6 +476,46 @@ async def test_put_off_during_the_request_it_is_put_off_if_that_is_refused() -> 
         assert len(world.cancels()) == sent
         await world.advance(30)
         assert len(world.cancels()) > sent
+
+
+class Interrupted(MemoryJournal):
+    """Calls `meanwhile` once, between the claim of an order and its return."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    async def update(self, changes: Any, /) -> Sequence[JournalEntry | None]:
+        found = await super().update(changes)
+        if self.meanwhile is not None and any(entry and entry.claimed_by for entry in found):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return found
+
+
+async def test_taken_out_while_it_is_being_claimed_it_is_left_alone() -> None:
+    journal = Interrupted()
+    world = World(journal=journal)
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    journal.meanwhile = lambda: scheduler.unschedule(order)
+    async with running(scheduler):
+        await world.advance(125)
+        assert len(scheduler) == 0
+        await world.advance(600)
+    assert world.cancels() == []
+    (entry,) = await journal.pending()
+    assert entry.claimed_by is None
+
+
+async def test_put_off_while_it_is_being_claimed_it_is_put_off() -> None:
+    journal = Interrupted()
+    world = World(journal=journal)
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    later = order.created_at + timedelta(minutes=9)
+    journal.meanwhile = lambda: scheduler.schedule(order, not_before=later)
+    async with running(scheduler):
+        await world.advance(600)
+    assert world.ages() == [pytest.approx(540, abs=0.01)]
 
 
 async def test_taken_out_after_its_end_and_again_nothing_happens() -> None:
