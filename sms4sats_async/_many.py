@@ -408,6 +408,7 @@ class CancelQueue:
 
     def _tell(self, result: CancelResult) -> None:
         self._steps.pop(result.order_id, None)
+        self._busy.pop(result.order_id, None)  # whoever is told may arm it again
         for listener in self._listeners:
             listener.put(result)
         self._exchange.tell(CancelFinished(result.order_id, result))

@@ -16,16 +16,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sms4sats_async import (
+    CancelFinished,
     CancelOutcome,
     CancelResult,
     CancelResults,
     CancelScheduler,
     ClientStateError,
+    Event,
     InvalidArgumentError,
     JournalEntry,
     MemoryJournal,
     ReceiveOrder,
     RequestOutcome,
+    Sms4SatsClient,
 )
 from sms4sats_async.simulator import Behaviour, Fault, Holder, ManualClock
 from tests.many import (
@@ -782,6 +785,30 @@ async def test_where_the_status_does_not_tell_either_it_is_unknown() -> None:
     (entry,) = await journal.history()
     assert entry.outcome is RequestOutcome.UNKNOWN
     assert not entry.pending
+
+
+async def test_whoever_is_told_of_an_unclear_end_may_schedule_the_order_again_at_once() -> None:
+    world = World()
+
+    def ask_again(event: Event) -> None:
+        world.events.append(event)
+        if isinstance(event, CancelFinished) and event.result.funds_returned is None:
+            scheduler.schedule(event.result.order_id)
+
+    client = Sms4SatsClient(
+        http_client=world.simulator.http_client(), clock=world.clock, on_event=ask_again
+    )
+    scheduler = CancelScheduler(client)
+    order = await world.order()
+    world.simulator.script("/cancelorder", Fault.http(403))
+    world.simulator.script("/orderstatus", Fault.http(403))
+    async with running(scheduler):
+        scheduler.schedule(order)
+        await world.advance(300)
+    assert [result.outcome for result in world.finished()] == [
+        RequestOutcome.REFUSED,
+        CancelOutcome.CANCELLED,
+    ]
 
 
 async def test_a_status_that_could_not_be_read_is_not_the_last_word() -> None:
