@@ -664,6 +664,8 @@ class Sms4SatsClient:
             Sms4SatsError: On leaving, as with `open_order`.
         """
         identifier = _order_id(order)
+        if isinstance(order, Order):
+            arguments.aware("created_at", order.created_at)
 
         async def find() -> tuple[Order, bool]:
             recorder = self._exchange.recorder
@@ -712,8 +714,9 @@ class Sms4SatsClient:
         arguments.several("orders", orders)
         made: dict[str, float] = {}
         for order in orders:
-            created_at = order.created_at.timestamp() if isinstance(order, Order) else 0.0
-            order_id = _order_id(order)
+            order_id, created_at = _order_id(order), 0.0
+            if isinstance(order, Order):
+                created_at = arguments.aware("created_at", order.created_at).timestamp()
             made[order_id] = max(created_at, made.get(order_id, 0.0))
         minimum_age = MINIMUM_CANCEL_AGE.total_seconds()
         for order_id, created_at in made.items():

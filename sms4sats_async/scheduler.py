@@ -105,7 +105,8 @@ class CancelScheduler:
         if not_before is not None:
             not_before = arguments.aware("not_before", not_before)
         now = self._recorder.now()
-        self._arm(order_id, order.created_at if isinstance(order, Order) else now, not_before)
+        made = arguments.aware("created_at", order.created_at) if isinstance(order, Order) else now
+        self._arm(order_id, made, not_before)
         return self._write(order_id, scheduled(order, not_before, now))
 
     def unschedule(self, order: Order | str, /) -> Awaitable[None]:

@@ -210,6 +210,8 @@ async def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
             call(*arguments, **options)
     with pytest.raises(InvalidArgumentError, match="order id"):
         world.client.resume("")
+    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+        world.client.resume(ReceiveOrder("x", "", moment(0).replace(tzinfo=None)))
     assert world.simulator.requests == []
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -178,6 +179,8 @@ async def test_what_cannot_be_meant_is_refused_and_nothing_is_in_hand() -> None:
         scheduler.schedule("")
     with pytest.raises(InvalidArgumentError, match="time zone"):
         scheduler.schedule(order, not_before=moment(0).replace(tzinfo=None))
+    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+        scheduler.schedule(attrs.evolve(order, created_at=moment(0).replace(tzinfo=None)))
     with pytest.raises(InvalidArgumentError, match="order id"):
         scheduler.unschedule("\n")
     with pytest.raises(InvalidArgumentError, match="minimum_age"):
