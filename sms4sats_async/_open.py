@@ -147,9 +147,11 @@ class OpenOrder:
 
     async def _leave(self) -> None:
         """Do what can be done in 5 seconds by a task that is being cancelled."""
-        due = self.created_at.timestamp() + self._minimum_age
+        now = self._exchange.clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        due = min(self.created_at.timestamp(), now) + self._minimum_age
         try:
-            if self._exchange.clock.now() >= due:
+            if now >= due:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
                     await self._cancel_now()
         finally:  # a task of asyncio can be cancelled once more meanwhile, shield or no

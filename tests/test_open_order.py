@@ -398,6 +398,21 @@ async def test_cancelled_while_too_young_it_is_handed_to_the_scheduler_given(
     assert world.simulator.holder(opened.order_id) is Holder.RETURNED
 
 
+async def test_handed_over_by_a_clock_that_was_set_back_it_is_cancelled_in_time() -> None:
+    clock = ManualClock(autojump=False)
+    world = World(journal=MemoryJournal(), clock=clock)
+    scheduler = CancelScheduler(world.client)
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    async with running(scheduler):
+        with anyio.CancelScope() as scope:
+            async with opened:
+                clock.step_wall(-3600)
+                scope.cancel()
+                await anyio.sleep_forever()
+        await world.advance(121)
+    assert world.ages() == [pytest.approx(120, abs=0.01)]
+
+
 async def test_handed_to_a_scheduler_that_is_ended_with_it_it_stands_in_the_journal() -> None:
     journal = MemoryJournal()
     world = World()

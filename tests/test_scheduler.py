@@ -222,6 +222,19 @@ async def test_a_clock_that_is_set_back_makes_it_neither_early_nor_late() -> Non
     assert world.ages() == [pytest.approx(120, abs=0.01)]
 
 
+async def test_a_clock_that_is_set_back_does_not_make_late_what_was_put_off() -> None:
+    clock = ManualClock(autojump=False)
+    world = World(clock=clock, journal=MemoryJournal())
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    async with running(scheduler):
+        await scheduler.schedule(order, not_before=order.created_at + timedelta(minutes=3))
+        await clock.advance(20)
+        clock.step_wall(-3600)
+        await clock.advance(170)
+    assert world.ages() == [pytest.approx(180, abs=0.01)]
+
+
 async def test_a_clock_that_is_set_back_and_right_again_makes_it_neither_early_nor_late() -> None:
     clock = ManualClock(autojump=False)
     world = World(clock=clock)
