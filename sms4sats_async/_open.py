@@ -57,6 +57,7 @@ class OpenOrder:
         self._scheduler = scheduler
         self._order: Order | None = None
         self._has_ended = False
+        self._is_opening = False
 
     @property
     def order(self) -> Order:
@@ -112,7 +113,14 @@ class OpenOrder:
         if self._order is not None:
             problem = "the order was opened before; resume() takes it up again"
             raise ClientStateError(problem, order_id=self._order.order_id)
-        self._order, self._has_ended = await self._make()
+        if self._is_opening:
+            problem = "the order is being opened by another task; each needs one of its own"
+            raise ClientStateError(problem)
+        self._is_opening = True
+        try:
+            self._order, self._has_ended = await self._make()
+        finally:
+            self._is_opening = False
         return self
 
     async def __aexit__(

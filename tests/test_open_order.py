@@ -236,6 +236,38 @@ async def test_entered_again_it_is_a_clear_error_and_no_second_order() -> None:
 # --- exceptions -----------------------------------------------------------------------------------
 
 
+async def test_entered_by_two_tasks_at_once_it_is_a_clear_error_and_no_second_order() -> None:
+    world = jumping()
+    world.simulator.script("/createorder", Fault.slow(3), Fault.slow(3))
+    opened = world.client.open_order(187, "tg")
+    errors: list[ClientStateError] = []
+
+    async def enter() -> None:
+        try:
+            async with opened:
+                pass
+        except ClientStateError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        group.start_soon(enter)
+    (error,) = errors
+    assert "another task" in str(error)
+    assert len(world.simulator.orders) == 1
+
+
+async def test_one_that_could_not_be_made_may_be_entered_again() -> None:
+    world = jumping()
+    world.simulator.script("/createorder", Fault.http(400))
+    opened = world.client.open_order(187, "tg")
+    with pytest.raises(Sms4SatsError):
+        await opened.__aenter__()
+    async with opened:
+        pass
+    assert len(world.simulator.orders) == 1
+
+
 async def test_an_exception_is_not_hidden_and_the_order_cancelled() -> None:
     world = jumping()
     order = world.client.open_order(187, "tg")
