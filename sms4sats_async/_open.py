@@ -15,7 +15,7 @@ from ._logging import LOGGER
 from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
-from .errors import ClientStateError, OrderError, Sms4SatsError
+from .errors import ClientStateError, JournalError, OrderError, Sms4SatsError
 from .models import Cancellation, Order, OrderStatus
 from .retry import RetryPolicy
 
@@ -164,12 +164,13 @@ class OpenOrder:
                     await self._cancel_now()
         finally:  # a task of asyncio can be cancelled once more meanwhile, shield or no
             if self.cancellation is None:
-                self._hand_over(moment(due))
+                await self._hand_over(moment(due))
 
-    def _hand_over(self, when: datetime) -> None:
+    async def _hand_over(self, when: datetime) -> None:
         """Leave the order to the scheduler, or to whoever reads the journal, and say so."""
+        written: object = None
         if self._scheduler is not None:
-            self._scheduler.schedule(self.order, not_before=when)
+            written = self._scheduler.schedule(self.order, not_before=when)
             kept = "is the scheduler's now, which cancels it while it runs"
         elif self._exchange.recorder.journal is not None:
             kept = "stands in the journal, for the next scheduler to cancel"
@@ -183,6 +184,12 @@ class OpenOrder:
             when.replace(microsecond=0),
             self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE,
         )
+        if isinstance(written, Awaitable):  # a scheduler that has ended writes nothing by itself
+            try:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
+                    await written
+            except JournalError as error:
+                self._exchange.recorder.complain(self.order_id, error)
 
     async def _cancel_now(self) -> None:
         """Send the cancel once, and look; told as `AttemptFailed` if that does not help."""

@@ -21,6 +21,7 @@ from sms4sats_async import (
     InvalidArgumentError,
     JournalEntry,
     JournalError,
+    JournalFailed,
     MemoryJournal,
     OpenOrder,
     OrderError,
@@ -457,6 +458,36 @@ async def test_handed_to_a_scheduler_that_is_ended_with_it_it_stands_in_the_jour
         group.cancel_scope.cancel()
     (entry,) = await journal.pending()
     assert entry.order == opened.order
+
+
+async def test_handed_to_a_scheduler_that_has_ended_before_it_stands_in_the_journal() -> None:
+    journal = MemoryJournal()
+    world = World()
+    scheduler = CancelScheduler(world.client, journal=journal)
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    async with running(scheduler):
+        pass
+    with anyio.CancelScope() as scope:
+        async with opened:
+            scope.cancel()
+            await anyio.sleep_forever()
+    (entry,) = await journal.pending()
+    assert entry.order == opened.order
+
+
+async def test_handed_over_to_a_journal_that_cannot_be_written_it_says_so() -> None:
+    journal = BrokenJournal()
+    world = World()
+    scheduler = CancelScheduler(world.client, journal=journal)
+    journal.error = OSError("gone")
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    with anyio.CancelScope() as scope:
+        async with opened:
+            scope.cancel()
+            await anyio.sleep_forever()
+    (event,) = [event for event in world.events if isinstance(event, JournalFailed)]
+    assert event.order_id == opened.order_id
+    assert len(scheduler) == 1
 
 
 @by_one_blow
