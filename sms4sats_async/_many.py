@@ -130,8 +130,8 @@ class CancelQueue:
     Args:
         exchange: The client's.
         recorder: Of the journal in which orders are claimed.
-        unwritten: What is still to be written in it, by order; a claim writes it along, or an order
-            that the journal does not know yet could not be claimed.
+        unwritten: What is still to be written in it, by order; a claim writes it along where the
+            journal does not know the order yet, which could not be claimed otherwise.
         concurrency: How many are cancelled at the same time.
         patient: Wait refusals out; otherwise one call with its retries is all there is.
     """
@@ -430,7 +430,7 @@ class CancelQueue:
         first = self._unwritten.get(order_id)
 
         def change(entry: JournalEntry | None) -> JournalEntry | None:
-            entry = entry if first is None else first(entry)
+            entry = first(None) if entry is None and first is not None else entry
             put_off = entry is not None and self._put_off(entry, armed, now) > 0
             return entry if put_off else claim(entry)
 
