@@ -6,7 +6,7 @@ An order that waits costs a tuple in a heap, not a task.
 import secrets
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, NamedTuple, Self
@@ -21,7 +21,7 @@ from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
 from .errors import JournalError, Sms4SatsError
 from .events import CancelFinished, CancelResult
-from .journal import JournalEntry
+from .journal import JournalChange, JournalEntry
 from .journal.entry import claimed, given_up, seen, told
 from .journal.recorder import Recorder
 from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
@@ -52,6 +52,7 @@ class _Armed(NamedTuple):
     due: float
     order_id: str
     created_at: float
+    not_before: float
 
 
 class _Passed:
@@ -129,15 +130,24 @@ class CancelQueue:
     Args:
         exchange: The client's.
         recorder: Of the journal in which orders are claimed.
+        unwritten: What is still to be written in it, by order; a claim writes it along where the
+            journal does not know the order yet, which could not be claimed otherwise.
         concurrency: How many are cancelled at the same time.
         patient: Wait refusals out; otherwise one call with its retries is all there is.
     """
 
     def __init__(
-        self, exchange: Exchange, recorder: Recorder, *, concurrency: int, patient: bool
+        self,
+        exchange: Exchange,
+        recorder: Recorder,
+        unwritten: Mapping[str, JournalChange],
+        *,
+        concurrency: int,
+        patient: bool,
     ) -> None:
         self._exchange = exchange
         self._recorder = recorder
+        self._unwritten = unwritten
         self._concurrency = concurrency
         self._patient = patient
         self._clock = exchange.clock
@@ -178,7 +188,7 @@ class CancelQueue:
         created_at = min(created_at, now)
         due = max(created_at + minimum_age, not_before)
         wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
-        self._arm(_Armed(self._passed.after(wait), order_id, created_at))
+        self._arm(_Armed(self._passed.after(wait), order_id, created_at, not_before))
 
     def _arm(self, armed: _Armed) -> None:
         if armed.order_id in self._busy:
@@ -187,7 +197,7 @@ class CancelQueue:
         before = self._armed.get(armed.order_id)
         is_same = (
             before is not None
-            and before.created_at == armed.created_at
+            and (before.created_at, before.not_before) == (armed.created_at, armed.not_before)
             and abs(before.due - armed.due) < _CLOCKS_DIFFER
         )
         if is_same:
@@ -339,12 +349,17 @@ class CancelQueue:
         """Take the next step of one order; tell how it ended, or arm it again."""
         order_id = armed.order_id
         try:
-            entry = await self._claim(order_id)
+            entry = await self._claim(armed)
+            wanted = self._busy[order_id]
             if entry is not None and isinstance(entry.outcome, CancelOutcome):
                 result: CancelResult | None = CancelResult(order_id, entry.outcome, entry.code)
-            elif entry is not None and entry.pending and (wait := self._wait_for(entry)) > 0:
+            elif entry is not None and (wait := self._wait_for(entry, armed)) > 0:
                 result = None
                 self._again(order_id, after=wait)
+            elif wanted is None or wanted.due > self._passed():  # since the claim was begun
+                result = None
+                await self._give_up(order_id)
+                self._again(order_id, after=0.0)
             else:
                 result = await self._step(armed)
         except BaseException:  # ended from outside: another scheduler may go on at once
@@ -383,8 +398,7 @@ class CancelQueue:
                 order_id, told(outcome, self._recorder.now(), final=True)
             )
         await self._write_elsewhere(order_id, outcome, final=steps.final)
-        if not steps.final:
-            await self._give_up(order_id)
+        await self._give_up(order_id)
         return CancelResult(order_id, outcome, None, None, error, error.attempts)
 
     def _again(self, order_id: str, *, after: float) -> None:
@@ -395,13 +409,14 @@ class CancelQueue:
 
     def _tell(self, result: CancelResult) -> None:
         self._steps.pop(result.order_id, None)
+        self._busy.pop(result.order_id, None)  # whoever is told may arm it again
         for listener in self._listeners:
             listener.put(result)
         self._exchange.tell(CancelFinished(result.order_id, result))
 
     # --- the journal ------------------------------------------------------------------------------
 
-    async def _claim(self, order_id: str) -> JournalEntry | None:
+    async def _claim(self, armed: _Armed) -> JournalEntry | None:
         """Claim an order for this scheduler; return its entry, or None where there is none.
 
         A journal that cannot be written claims nothing. The money matters more than a cancel that
@@ -409,11 +424,14 @@ class CancelQueue:
         """
         if self._recorder.journal is None:
             return None
+        order_id = armed.order_id
         now = self._clock.now()
         claim = claimed(self._owner, now, _LEASE)
+        first = self._unwritten.get(order_id)
 
         def change(entry: JournalEntry | None) -> JournalEntry | None:
-            put_off = entry is not None and self._put_off(entry, now) > 0
+            entry = first(None) if entry is None and first is not None else entry
+            put_off = entry is not None and self._put_off(entry, armed, now) > 0
             return entry if put_off else claim(entry)
 
         try:
@@ -422,16 +440,20 @@ class CancelQueue:
             self._recorder.complain(order_id, error)
             return None
 
-    def _put_off(self, entry: JournalEntry, now: float) -> float:
-        """Return for how long the journal puts an order off; whoever wrote it knows it newest."""
+    def _put_off(self, entry: JournalEntry, armed: _Armed, now: float) -> float:
+        """Return for how long the journal puts an order off; whoever wrote it knows it newest.
+
+        The time that the order was armed with has come, whatever the wall clock was set to since.
+        """
         if entry.not_before is None or not self._patient:
             return 0.0
-        return entry.not_before.timestamp() - now
+        not_before = entry.not_before.timestamp()
+        return 0.0 if not_before == armed.not_before else not_before - now
 
-    def _wait_for(self, entry: JournalEntry) -> float:
+    def _wait_for(self, entry: JournalEntry, armed: _Armed) -> float:
         """Return the seconds after which to look at the journal again, or none if that is mine."""
         now = self._clock.now()
-        wait = self._put_off(entry, now)
+        wait = self._put_off(entry, armed, now)
         if entry.claimed_by not in {None, self._owner}:
             # It may be done long before its claim ends.
             left = (entry.claimed_until or now) - now

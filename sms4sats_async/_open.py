@@ -15,7 +15,7 @@ from ._logging import LOGGER
 from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
 from ._watching import Poller, moment, wait_for_code
-from .errors import ClientStateError, OrderError, Sms4SatsError
+from .errors import ClientStateError, JournalError, OrderError, Sms4SatsError
 from .models import Cancellation, Order, OrderStatus
 from .retry import RetryPolicy
 
@@ -57,6 +57,7 @@ class OpenOrder:
         self._scheduler = scheduler
         self._order: Order | None = None
         self._has_ended = False
+        self._is_opening = False
 
     @property
     def order(self) -> Order:
@@ -100,8 +101,10 @@ class OpenOrder:
         try:
             status = await wait_for_code(self._poller(), timeout=limit)
         except OrderError as error:
-            # Of a message that failed no code comes, and yet the money can be asked back.
-            self._has_ended = error.status is not None and verdict(error.status.state) is not None
+            # Of a message that failed no code comes, and yet the money can be asked back. An end
+            # that is known stays one, whatever a later status shows, or does not.
+            if error.status is not None and verdict(error.status.state) is not None:
+                self._has_ended = True
             raise
         self._has_ended = True
         return status
@@ -110,7 +113,14 @@ class OpenOrder:
         if self._order is not None:
             problem = "the order was opened before; resume() takes it up again"
             raise ClientStateError(problem, order_id=self._order.order_id)
-        self._order, self._has_ended = await self._make()
+        if self._is_opening:
+            problem = "the order is being opened by another task; each needs one of its own"
+            raise ClientStateError(problem)
+        self._is_opening = True
+        try:
+            self._order, self._has_ended = await self._make()
+        finally:
+            self._is_opening = False
         return self
 
     async def __aexit__(
@@ -145,19 +155,22 @@ class OpenOrder:
 
     async def _leave(self) -> None:
         """Do what can be done in 5 seconds by a task that is being cancelled."""
-        due = self.created_at.timestamp() + self._minimum_age
+        now = self._exchange.clock.now()
+        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
+        due = min(self.created_at.timestamp(), now) + self._minimum_age
         try:
-            if self._exchange.clock.now() >= due:
+            if now >= due:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
                     await self._cancel_now()
         finally:  # a task of asyncio can be cancelled once more meanwhile, shield or no
             if self.cancellation is None:
-                self._hand_over(moment(due))
+                await self._hand_over(moment(due))
 
-    def _hand_over(self, when: datetime) -> None:
+    async def _hand_over(self, when: datetime) -> None:
         """Leave the order to the scheduler, or to whoever reads the journal, and say so."""
+        written: object = None
         if self._scheduler is not None:
-            self._scheduler.schedule(self.order, not_before=when)
+            written = self._scheduler.schedule(self.order, not_before=when)
             kept = "is the scheduler's now, which cancels it while it runs"
         elif self._exchange.recorder.journal is not None:
             kept = "stands in the journal, for the next scheduler to cancel"
@@ -171,6 +184,12 @@ class OpenOrder:
             when.replace(microsecond=0),
             self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE,
         )
+        if isinstance(written, Awaitable):  # a scheduler that has ended writes nothing by itself
+            try:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
+                    await written
+            except JournalError as error:
+                self._exchange.recorder.complain(self.order_id, error)
 
     async def _cancel_now(self) -> None:
         """Send the cancel once, and look; told as `AttemptFailed` if that does not help."""

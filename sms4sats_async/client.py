@@ -43,6 +43,7 @@ from .journal import JournalEntry, OrderJournal
 from .journal.entry import asked, made, put, removed, taken_up
 from .models import (
     Cancellation,
+    CancelOutcome,
     Country,
     FundingHistory,
     FundOrder,
@@ -663,6 +664,8 @@ class Sms4SatsClient:
             Sms4SatsError: On leaving, as with `open_order`.
         """
         identifier = _order_id(order)
+        if isinstance(order, Order):
+            arguments.aware("created_at", order.created_at)
 
         async def find() -> tuple[Order, bool]:
             recorder = self._exchange.recorder
@@ -672,7 +675,8 @@ class Sms4SatsClient:
             known = None if entry is None else entry.order
             if entry is None or known is None:  # a journal that does not do as it is asked
                 return ReceiveOrder(identifier, "", recorder.now()), False
-            return known, not entry.pending
+            # An end that is unclear is none: who names the order again wants to know.
+            return known, isinstance(entry.outcome, CancelOutcome)
 
         return self._open(find, minimum_age, poll_interval, scheduler)
 
@@ -703,14 +707,16 @@ class Sms4SatsClient:
         queue = CancelQueue(
             self._exchange,
             self._exchange.recorder,
+            {},
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=False,
         )
         arguments.several("orders", orders)
         made: dict[str, float] = {}
         for order in orders:
-            created_at = order.created_at.timestamp() if isinstance(order, Order) else 0.0
-            order_id = _order_id(order)
+            order_id, created_at = _order_id(order), 0.0
+            if isinstance(order, Order):
+                created_at = arguments.aware("created_at", order.created_at).timestamp()
             made[order_id] = max(created_at, made.get(order_id, 0.0))
         minimum_age = MINIMUM_CANCEL_AGE.total_seconds()
         for order_id, created_at in made.items():

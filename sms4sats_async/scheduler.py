@@ -65,14 +65,15 @@ class CancelScheduler:
             journal = arguments.journal("journal", journal)
             self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
         self._minimum_age = arguments.seconds("minimum_age", minimum_age)
+        self._unwritten: dict[str, JournalChange] = {}
         self._queue = CancelQueue(
             exchange,
             self._recorder,
+            self._unwritten,
             concurrency=arguments.whole_number("concurrency", concurrency, least=1),
             patient=True,
         )
         self._running = False
-        self._unwritten: dict[str, JournalChange] = {}
         self._something_to_write = anyio.Event()
         self._writing = anyio.Lock()
 
@@ -104,7 +105,8 @@ class CancelScheduler:
         if not_before is not None:
             not_before = arguments.aware("not_before", not_before)
         now = self._recorder.now()
-        self._arm(order_id, order.created_at if isinstance(order, Order) else now, not_before)
+        made = arguments.aware("created_at", order.created_at) if isinstance(order, Order) else now
+        self._arm(order_id, made, not_before)
         return self._write(order_id, scheduled(order, not_before, now))
 
     def unschedule(self, order: Order | str, /) -> Awaitable[None]:

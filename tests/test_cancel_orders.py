@@ -183,8 +183,16 @@ async def test_a_slow_consumer_gets_every_result() -> None:
 
 @pytest.mark.parametrize(
     "orders",
-    [UNKNOWN_ID, ReceiveOrder(UNKNOWN_ID, "", moment(0)), None, 7, [UNKNOWN_ID, ""], [7]],
-    ids=["id", "order", "None", "number", "empty id", "list of numbers"],
+    [
+        UNKNOWN_ID,
+        ReceiveOrder(UNKNOWN_ID, "", moment(0)),
+        None,
+        7,
+        [UNKNOWN_ID, ""],
+        [7],
+        [ReceiveOrder(UNKNOWN_ID, "", moment(0).replace(tzinfo=None))],
+    ],
+    ids=["id", "order", "None", "number", "empty id", "list of numbers", "no time zone"],
 )
 async def test_orders_that_cannot_be_meant_are_refused_before_anything_is_sent(
     orders: Any,

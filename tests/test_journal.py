@@ -217,8 +217,14 @@ def test_a_claim_holds_against_others_until_it_runs_out_and_is_its_owners_to_ren
 @pytest.mark.parametrize(
     "entry", [after(seen(CODE, START)), asked("receive", START)], ids=["ended", "unknown"]
 )
-def test_nobody_claims_what_is_not_pending(entry: JournalEntry) -> None:
+def test_nobody_claims_what_has_an_end_or_cannot_be_asked_for(entry: JournalEntry) -> None:
     assert claimed("a", 100, LEASE)(entry) is entry
+
+
+def test_an_order_that_ended_unclear_is_claimed_like_any_other() -> None:
+    entry = after(told(RequestOutcome.UNKNOWN, START, final=True), claimed("a", 100, LEASE))
+    assert entry.claimed_by == "a"
+    assert claimed("b", 100, LEASE)(entry) is entry
 
 
 def test_a_scheduled_order_is_taken_up_and_its_time_can_be_changed() -> None:

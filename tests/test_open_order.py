@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import attrs
 import pytest
 
 from sms4sats_async import (
@@ -20,14 +21,17 @@ from sms4sats_async import (
     InvalidArgumentError,
     JournalEntry,
     JournalError,
+    JournalFailed,
     MemoryJournal,
     OpenOrder,
     OrderError,
     OrderRefundedError,
     ReceiveOrder,
+    RequestOutcome,
     Sms4SatsError,
     UnableToSaveDataError,
 )
+from sms4sats_async.journal.entry import told
 from sms4sats_async.simulator import Behaviour, Fault, Holder, ManualClock, Stage
 from tests.many import (
     CODE,
@@ -138,6 +142,17 @@ async def test_a_wait_that_ended_in_time_out_can_be_followed_by_another() -> Non
     assert world.cancels() == []
 
 
+async def test_an_order_whose_code_came_stays_ended_whatever_a_later_wait_ends_in() -> None:
+    world = jumping(CODE)
+    async with world.client.open_order(187, "tg") as order:
+        await order.wait_for_code(timeout=60)
+        world.simulator.script("/orderstatus", *[Fault.http(500)] * 100)
+        with pytest.raises(CodeTimeoutError):
+            await order.wait_for_code(timeout=200)
+    assert order.cancellation is None
+    assert world.cancels() == []
+
+
 async def test_refunded_inside_is_no_reason_to_cancel() -> None:
     world = jumping(NO_NUMBER)
     order = world.client.open_order(187, "tg")
@@ -196,6 +211,8 @@ async def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
             call(*arguments, **options)
     with pytest.raises(InvalidArgumentError, match="order id"):
         world.client.resume("")
+    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+        world.client.resume(ReceiveOrder("x", "", moment(0).replace(tzinfo=None)))
     assert world.simulator.requests == []
 
 
@@ -218,6 +235,38 @@ async def test_entered_again_it_is_a_clear_error_and_no_second_order() -> None:
 
 
 # --- exceptions -----------------------------------------------------------------------------------
+
+
+async def test_entered_by_two_tasks_at_once_it_is_a_clear_error_and_no_second_order() -> None:
+    world = jumping()
+    world.simulator.script("/createorder", Fault.slow(3), Fault.slow(3))
+    opened = world.client.open_order(187, "tg")
+    errors: list[ClientStateError] = []
+
+    async def enter() -> None:
+        try:
+            async with opened:
+                pass
+        except ClientStateError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        group.start_soon(enter)
+    (error,) = errors
+    assert "another task" in str(error)
+    assert len(world.simulator.orders) == 1
+
+
+async def test_one_that_could_not_be_made_may_be_entered_again() -> None:
+    world = jumping()
+    world.simulator.script("/createorder", Fault.http(400))
+    opened = world.client.open_order(187, "tg")
+    with pytest.raises(Sms4SatsError):
+        await opened.__aenter__()
+    async with opened:
+        pass
+    assert len(world.simulator.orders) == 1
 
 
 async def test_an_exception_is_not_hidden_and_the_order_cancelled() -> None:
@@ -382,6 +431,21 @@ async def test_cancelled_while_too_young_it_is_handed_to_the_scheduler_given(
     assert world.simulator.holder(opened.order_id) is Holder.RETURNED
 
 
+async def test_handed_over_by_a_clock_that_was_set_back_it_is_cancelled_in_time() -> None:
+    clock = ManualClock(autojump=False)
+    world = World(journal=MemoryJournal(), clock=clock)
+    scheduler = CancelScheduler(world.client)
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    async with running(scheduler):
+        with anyio.CancelScope() as scope:
+            async with opened:
+                clock.step_wall(-3600)
+                scope.cancel()
+                await anyio.sleep_forever()
+        await world.advance(121)
+    assert world.ages() == [pytest.approx(120, abs=0.01)]
+
+
 async def test_handed_to_a_scheduler_that_is_ended_with_it_it_stands_in_the_journal() -> None:
     journal = MemoryJournal()
     world = World()
@@ -394,6 +458,36 @@ async def test_handed_to_a_scheduler_that_is_ended_with_it_it_stands_in_the_jour
         group.cancel_scope.cancel()
     (entry,) = await journal.pending()
     assert entry.order == opened.order
+
+
+async def test_handed_to_a_scheduler_that_has_ended_before_it_stands_in_the_journal() -> None:
+    journal = MemoryJournal()
+    world = World()
+    scheduler = CancelScheduler(world.client, journal=journal)
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    async with running(scheduler):
+        pass
+    with anyio.CancelScope() as scope:
+        async with opened:
+            scope.cancel()
+            await anyio.sleep_forever()
+    (entry,) = await journal.pending()
+    assert entry.order == opened.order
+
+
+async def test_handed_over_to_a_journal_that_cannot_be_written_it_says_so() -> None:
+    journal = BrokenJournal()
+    world = World()
+    scheduler = CancelScheduler(world.client, journal=journal)
+    journal.error = OSError("gone")
+    opened = world.client.open_order(187, "tg", scheduler=scheduler)
+    with anyio.CancelScope() as scope:
+        async with opened:
+            scope.cancel()
+            await anyio.sleep_forever()
+    (event,) = [event for event in world.events if isinstance(event, JournalFailed)]
+    assert event.order_id == opened.order_id
+    assert len(scheduler) == 1
 
 
 @by_one_blow
@@ -555,6 +649,30 @@ async def test_a_finished_order_is_not_cancelled_and_its_code_can_be_had() -> No
         pass
     assert resumed.cancellation is None
     assert world.cancels() == []
+
+
+async def test_an_order_that_was_cancelled_stays_so_whatever_its_status_shows() -> None:
+    world = jumping(attrs.evolve(HELD, status_after_cancel="unchanged"), journal=MemoryJournal())
+    order = await world.order()
+    await world.client.cancel_order_when_allowed(order)
+    with pytest.raises(CodeTimeoutError) as caught:
+        async with world.client.resume(order) as resumed:
+            await resumed.wait_for_code(timeout=10)
+    assert not hasattr(caught.value, "__notes__")
+    assert world.cancels() == [order.order_id]
+
+
+async def test_an_order_that_ended_unclear_is_asked_back_again() -> None:
+    journal = MemoryJournal()
+    world = jumping(journal=journal)
+    order = await world.order()
+    at = moment(world.clock.now())
+    await journal.update([(order.order_id, told(RequestOutcome.REFUSED, at, final=True))])
+    async with world.client.resume(order) as resumed:
+        pass
+    assert resumed.cancellation is not None
+    assert resumed.cancellation.outcome is CancelOutcome.CANCELLED
+    assert world.simulator.holder(order.order_id) is Holder.RETURNED
 
 
 async def test_an_order_that_the_service_does_not_know_is_an_error_on_leaving() -> None:

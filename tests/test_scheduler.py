@@ -6,26 +6,30 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sms4sats_async import (
+    CancelFinished,
     CancelOutcome,
     CancelResult,
     CancelResults,
     CancelScheduler,
     ClientStateError,
+    Event,
     InvalidArgumentError,
     JournalEntry,
     MemoryJournal,
     ReceiveOrder,
     RequestOutcome,
+    Sms4SatsClient,
 )
 from sms4sats_async.simulator import Behaviour, Fault, Holder, ManualClock
 from tests.many import (
@@ -175,6 +179,8 @@ async def test_what_cannot_be_meant_is_refused_and_nothing_is_in_hand() -> None:
         scheduler.schedule("")
     with pytest.raises(InvalidArgumentError, match="time zone"):
         scheduler.schedule(order, not_before=moment(0).replace(tzinfo=None))
+    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+        scheduler.schedule(attrs.evolve(order, created_at=moment(0).replace(tzinfo=None)))
     with pytest.raises(InvalidArgumentError, match="order id"):
         scheduler.unschedule("\n")
     with pytest.raises(InvalidArgumentError, match="minimum_age"):
@@ -214,6 +220,19 @@ async def test_a_clock_that_is_set_back_makes_it_neither_early_nor_late() -> Non
         clock.step_wall(-3600)
         await clock.advance(130)
     assert world.ages() == [pytest.approx(120, abs=0.01)]
+
+
+async def test_a_clock_that_is_set_back_does_not_make_late_what_was_put_off() -> None:
+    clock = ManualClock(autojump=False)
+    world = World(clock=clock, journal=MemoryJournal())
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    async with running(scheduler):
+        await scheduler.schedule(order, not_before=order.created_at + timedelta(minutes=3))
+        await clock.advance(20)
+        clock.step_wall(-3600)
+        await clock.advance(170)
+    assert world.ages() == [pytest.approx(180, abs=0.01)]
 
 
 async def test_a_clock_that_is_set_back_and_right_again_makes_it_neither_early_nor_late() -> None:
@@ -476,6 +495,46 @@ async def test_put_off_during_the_request_it_is_put_off_if_that_is_refused() -> 
         assert len(world.cancels()) == sent
         await world.advance(30)
         assert len(world.cancels()) > sent
+
+
+class Interrupted(MemoryJournal):
+    """Calls `meanwhile` once, between the claim of an order and its return."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    async def update(self, changes: Any, /) -> Sequence[JournalEntry | None]:
+        found = await super().update(changes)
+        if self.meanwhile is not None and any(entry and entry.claimed_by for entry in found):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return found
+
+
+async def test_taken_out_while_it_is_being_claimed_it_is_left_alone() -> None:
+    journal = Interrupted()
+    world = World(journal=journal)
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    journal.meanwhile = lambda: scheduler.unschedule(order)
+    async with running(scheduler):
+        await world.advance(125)
+        assert len(scheduler) == 0
+        await world.advance(600)
+    assert world.cancels() == []
+    (entry,) = await journal.pending()
+    assert entry.claimed_by is None
+
+
+async def test_put_off_while_it_is_being_claimed_it_is_put_off() -> None:
+    journal = Interrupted()
+    world = World(journal=journal)
+    scheduler = CancelScheduler(world.client)
+    order = await world.order()
+    later = order.created_at + timedelta(minutes=9)
+    journal.meanwhile = lambda: scheduler.schedule(order, not_before=later)
+    async with running(scheduler):
+        await world.advance(600)
+    assert world.ages() == [pytest.approx(540, abs=0.01)]
 
 
 async def test_taken_out_after_its_end_and_again_nothing_happens() -> None:
@@ -742,6 +801,30 @@ async def test_where_the_status_does_not_tell_either_it_is_unknown() -> None:
     (entry,) = await journal.history()
     assert entry.outcome is RequestOutcome.UNKNOWN
     assert not entry.pending
+
+
+async def test_whoever_is_told_of_an_unclear_end_may_schedule_the_order_again_at_once() -> None:
+    world = World()
+
+    def ask_again(event: Event) -> None:
+        world.events.append(event)
+        if isinstance(event, CancelFinished) and event.result.funds_returned is None:
+            scheduler.schedule(event.result.order_id)
+
+    client = Sms4SatsClient(
+        http_client=world.simulator.http_client(), clock=world.clock, on_event=ask_again
+    )
+    scheduler = CancelScheduler(client)
+    order = await world.order()
+    world.simulator.script("/cancelorder", Fault.http(403))
+    world.simulator.script("/orderstatus", Fault.http(403))
+    async with running(scheduler):
+        scheduler.schedule(order)
+        await world.advance(300)
+    assert [result.outcome for result in world.finished()] == [
+        RequestOutcome.REFUSED,
+        CancelOutcome.CANCELLED,
+    ]
 
 
 async def test_a_status_that_could_not_be_read_is_not_the_last_word() -> None:

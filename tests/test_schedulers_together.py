@@ -47,6 +47,56 @@ AT_ONCE = Behaviour(pay_delay=0, code_delay=None, minimum_cancel_age=0)
 # --- two schedulers -------------------------------------------------------------------------------
 
 
+async def test_an_order_that_the_journal_does_not_know_yet_is_claimed_like_any_other() -> None:
+    journal = MemoryJournal()
+    world = World()
+    order = await world.order()
+    await world.advance(130)
+    client = world.new_client(journal)
+    schedulers = [CancelScheduler(client), CancelScheduler(client)]
+    world.simulator.script("/cancelorder", Fault.slow(3), Fault.slow(3))
+    async with running(*schedulers):
+        for scheduler in schedulers:
+            scheduler.schedule(order)  # not awaited, so a worker may come before it is written
+        await world.advance(20)
+    assert world.cancels() == [order.order_id]
+    assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED] * 2
+    (entry,) = await journal.history()
+    assert entry.order == order
+
+
+async def test_an_unclear_end_is_asked_for_by_one_at_a_time() -> None:
+    journal = MemoryJournal()
+    world = World(journal=journal)
+    order = await world.order()
+    at = moment(world.clock.now())
+    await journal.update([(order.order_id, told(RequestOutcome.UNKNOWN, at, final=True))])
+    schedulers = [CancelScheduler(world.client), CancelScheduler(world.client)]
+    world.simulator.script("/cancelorder", Fault.slow(3), Fault.slow(3))
+    async with running(*schedulers):
+        for scheduler in schedulers:
+            await scheduler.schedule(order)
+        await world.advance(140)
+    assert world.cancels() == [order.order_id]
+    assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED] * 2
+
+
+async def test_one_that_is_refused_for_good_is_given_up_for_the_other_at_once() -> None:
+    journal = MemoryJournal()
+    world = World(journal=journal)
+    order = await world.order()
+    schedulers = [CancelScheduler(world.client), CancelScheduler(world.client)]
+    world.simulator.script("/cancelorder", Fault.http(403))
+    world.simulator.script("/orderstatus", Fault.http(403))
+    async with running(*schedulers):
+        await world.advance(130)
+    assert [result.outcome for result in world.finished()] == [
+        RequestOutcome.REFUSED,
+        CancelOutcome.CANCELLED,
+    ]
+    assert world.cancels() == [order.order_id] * 2
+
+
 @pytest.mark.parametrize("clients", [1, 2])
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_two_schedulers_never_cancel_the_same_order_twice_and_both_tell(

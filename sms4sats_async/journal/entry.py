@@ -300,11 +300,12 @@ def left_alone(entry: JournalEntry | None) -> JournalEntry | None:
 def claimed(owner: str, now: float, lease: timedelta) -> JournalChange:
     """Return the claim of a scheduler to cancel an order alone, for so long.
 
-    It changes nothing where the order has ended, or where another's claim stands.
+    It changes nothing where there is no order to cancel, or where another's claim stands. One that
+    ended unclear is to be claimed like any other, for it may be asked for again.
     """
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
-        if entry is None or not entry.pending:
+        if entry is None or entry.order_id is None or isinstance(entry.outcome, CancelOutcome):
             return entry
         if entry.claimed_by not in {None, owner} and now < (entry.claimed_until or now):
             return entry

@@ -14,7 +14,7 @@ from sms4sats_async.events import Event, JournalFailed
 from .entry import JournalChange, JournalEntry, OrderJournal
 
 _BOUND: Final = 5.0
-"""Seconds that a task which is being cancelled waits at most for what is being written."""
+"""Seconds to wait at most for what is being written; a task that is being cancelled waits too."""
 
 
 class Recorder:

@@ -123,7 +123,8 @@ class SqliteJournal:
     Args:
         path: The file; it is made if it does not exist, its folder is not. Not on a network drive,
             whose locks SQLite cannot trust.
-        lock_timeout: Seconds (or a timedelta) to wait for another process that writes.
+        lock_timeout: Seconds (or a timedelta) to wait for another process that writes; a client
+            waits 5 seconds at most for what it writes.
 
     Raises:
         InvalidArgumentError: An argument that cannot be meant.
