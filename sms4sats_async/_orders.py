@@ -21,6 +21,7 @@ from ._lifecycle import (
 from ._operations import CANCEL_ORDER
 from ._watching import SHORTEST_SLEEP, Poller, get_status, moment, wait_for_code
 from .errors import (
+    APIError,
     ClientStateError,
     CodeAlreadyReceivedError,
     CodeTimeoutError,
@@ -48,6 +49,9 @@ _SHORTEST_LOOK: Final = 1.0
 """Seconds that a look at the status may take at least, even where the cancel is due sooner."""
 
 _CLOCKS_DIFFER: Final = 0.001
+
+_ABOUT_THE_ORDER: Final = (400, 404)
+"""What the service itself refuses for good with; another 3xx or 4xx is a gateway's word."""
 
 
 class Look:
@@ -185,7 +189,7 @@ class CancelSteps:
             error, age=self.age(), order_is_open=self._look.status is not None
         )
         if step is Step.GIVE_UP:
-            self.final = not isinstance(error, ClientStateError)
+            self.final = isinstance(error, APIError) and error.status_code in _ABOUT_THE_ORDER
             raise error
         self.refusal = error
         self._refusals += 1

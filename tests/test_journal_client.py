@@ -467,15 +467,21 @@ async def test_an_order_whose_status_nobody_could_read_stays_pending() -> None:
     assert (entry.outcome, entry.pending) == (RequestOutcome.UNKNOWN, True)
 
 
-async def test_an_id_that_the_service_does_not_know_is_finished_as_refused() -> None:
+@pytest.mark.parametrize(
+    ("status", "pending"), [(400, False), (404, False), (403, True), (302, True)]
+)
+async def test_only_a_refusal_that_is_about_the_order_finishes_it(
+    status: int, *, pending: bool
+) -> None:
+    """A gateway's word, or a hotel's login page, says nothing of an order that a code may reach."""
     world = World()
     order = await world.created()
-    world.simulator.script("*", *[Fault.http(404)] * 1000)
+    world.simulator.script("*", *[Fault.http(status)] * 1000)
     await world.clock.sleep(121)
     with pytest.raises(Sms4SatsError):
         await world.client.cancel_order_when_allowed(order, watch=False)
     entry = await world.entry(order)
-    assert (entry.outcome, entry.pending) == (RequestOutcome.REFUSED, False)
+    assert (entry.outcome, entry.pending) == (RequestOutcome.REFUSED, pending)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
