@@ -740,7 +740,8 @@ def test_resume_of_an_order_that_has_ended_shows_where_it_stands(shell: Shell) -
 
     ended = shell("resume", order_id)
 
-    assert ended.out.endswith("  code received, money settled\n")
+    assert "  code received, money settled, number +" in ended.out
+    assert ended.out.endswith(", code 012345\n")
 
 
 def test_resume_of_an_order_of_another_machine(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from sms4sats_async import JournalEntry, Order
 
 from .ends import End, ExitCode, Stage, end_of, sentence
-from .facts import ended_facts, facts, in_words
+from .facts import ended_facts, facts, status_in_words
 from .output import Output
 from .session import Session, Stop, finish, run
 from .times import moment, satoshis, span
@@ -307,12 +307,8 @@ def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) ->
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
         async for found in session.client.watch_order(identifier):
-            known = facts(found)
-            words = [found.state.value, f"money {found.money.value}"]
-            words += [
-                f"{name} {in_words(known[name])}" for name in ("number", "code") if known[name]
-            ]
-            session.out.show(known, f"{now().astimezone():%H:%M:%S}  {', '.join(words)}")
+            moment_seen = f"{now().astimezone():%H:%M:%S}"
+            session.out.show(facts(found), f"{moment_seen}  {status_in_words(found)}")
 
     run(work, base_url=base_url, json=json)
 
