@@ -598,6 +598,16 @@ def test_an_order_of_another_machine_is_taken_as_it_is_named(shell: Shell) -> No
     assert ended.code == 3
     assert "order not found" in ended.err
     assert STRANGER not in ended.err
+    assert "taken for a whole id" not in ended.err
+
+
+def test_a_beginning_that_no_order_has_is_pointed_at(shell: Shell) -> None:
+    """What a slip of the finger leads to would else look as if the order were lost."""
+    order_id = shell.order()
+
+    assert "taken for a whole id" in shell("status", "zzzz").err
+    assert "with four characters or more" in shell("status", order_id[:3]).err
+    assert "taken for a whole id" not in shell("status", order_id[:4]).err
 
 
 # --- the journal ----------------------------------------------------------------------------------
