@@ -170,6 +170,14 @@ def test_price_of_a_service_in_a_country(shell: Shell) -> None:
     }
 
 
+def test_price_of_a_country_alone_says_what_is_missing(shell: Shell) -> None:
+    ended = shell("price", "germany")
+
+    assert ended.facts["receive"] == "1,500 sat"
+    assert "for a country and a service" in ended.err
+    assert shell("price").err == shell("price", "germany", "tg").err == ""
+
+
 def test_countries_are_lines_with_tabs(shell: Shell) -> None:
     lines = shell("countries").out.splitlines()
 
@@ -816,6 +824,24 @@ def _key(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_balance(shell: Shell) -> None:
     assert shell("balance").out == "balance  5,000 sat\n"
     assert shell("balance", "--json").line == {"balance": 5000}
+
+
+@pytest.mark.parametrize("command", ["order 187 tg", "send +4915112345678 hi"])
+def test_a_refused_order_from_the_balance_names_the_balance(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("SMS4SATS_API_KEY", KEY)
+
+    ended = shell(*command.split(), "--immediate")
+
+    assert ended.code == 3
+    assert "attempt 1 of 4 failed, no further attempt: " in ended.err
+    assert "`sms4sats balance`" in ended.err
+
+
+@pytest.mark.usefixtures("_key")
+def test_fund_says_where_it_shows(shell: Shell) -> None:
+    assert "`sms4sats balance` shows it" in shell("fund", "100").err
 
 
 @pytest.mark.usefixtures("_key")

@@ -144,7 +144,10 @@ def price(
     """Show the prices in satoshis, and what a code of one service costs in one country."""
 
     async def work(session: Session) -> None:
-        session.out.show(facts(await session.client.get_price(country, service)))
+        found = await session.client.get_price(country, service)
+        session.out.show(facts(found))
+        if country is not None and found.computed is None:
+            session.out.note("What a code costs there is told for a country and a service.")
 
     run(work, base_url=base_url, json=json)
 
@@ -457,6 +460,7 @@ def fund(
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
         session.out.order(await session.client.fund(amount))
+        session.out.note("Once it is paid, `sms4sats balance` shows it.")
 
     run(work, base_url=base_url, json=json)
 

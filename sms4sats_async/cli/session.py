@@ -167,7 +167,7 @@ class Session:
                 raise Stop(End(ExitCode.USAGE, problem, "`sms4sats pending --json` has whole ids."))
 
     def _as_typed(self, name: str) -> str:
-        """Return a name that is taken for an id; a slip of the finger would look like a lost one."""
+        """Return a name that is taken for an id; a slip of the finger looks like a lost one."""
         if len(name) < _WHOLE_NAME:
             self.out.note(
                 "The journal has no order whose id begins so (with four characters or more), so "
