@@ -170,6 +170,14 @@ def test_price_of_a_service_in_a_country(shell: Shell) -> None:
     }
 
 
+def test_price_of_a_country_alone_says_what_is_missing(shell: Shell) -> None:
+    ended = shell("price", "germany")
+
+    assert ended.facts["receive"] == "1,500 sat"
+    assert "for a country and a service" in ended.err
+    assert shell("price").err == shell("price", "germany", "tg").err == ""
+
+
 def test_countries_are_lines_with_tabs(shell: Shell) -> None:
     lines = shell("countries").out.splitlines()
 
@@ -598,6 +606,16 @@ def test_an_order_of_another_machine_is_taken_as_it_is_named(shell: Shell) -> No
     assert ended.code == 3
     assert "order not found" in ended.err
     assert STRANGER not in ended.err
+    assert "taken for a whole id" not in ended.err
+
+
+def test_a_beginning_that_no_order_has_is_pointed_at(shell: Shell) -> None:
+    """What a slip of the finger leads to would else look as if the order were lost."""
+    order_id = shell.order()
+
+    assert "taken for a whole id" in shell("status", "zzzz").err
+    assert "with four characters or more" in shell("status", order_id[:3]).err
+    assert "taken for a whole id" not in shell("status", order_id[:4]).err
 
 
 # --- the journal ----------------------------------------------------------------------------------
@@ -740,7 +758,8 @@ def test_resume_of_an_order_that_has_ended_shows_where_it_stands(shell: Shell) -
 
     ended = shell("resume", order_id)
 
-    assert ended.out.endswith("  code received, money settled\n")
+    assert "  code received, money settled, number +" in ended.out
+    assert ended.out.endswith(", code 012345\n")
 
 
 def test_resume_of_an_order_of_another_machine(shell: Shell) -> None:
@@ -805,6 +824,24 @@ def _key(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_balance(shell: Shell) -> None:
     assert shell("balance").out == "balance  5,000 sat\n"
     assert shell("balance", "--json").line == {"balance": 5000}
+
+
+@pytest.mark.parametrize("command", ["order 187 tg", "send +4915112345678 hi"])
+def test_a_refused_order_from_the_balance_names_the_balance(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("SMS4SATS_API_KEY", KEY)
+
+    ended = shell(*command.split(), "--immediate")
+
+    assert ended.code == 3
+    assert "attempt 1 of 4 failed, no further attempt: " in ended.err
+    assert "`sms4sats balance`" in ended.err
+
+
+@pytest.mark.usefixtures("_key")
+def test_fund_says_where_it_shows(shell: Shell) -> None:
+    assert "`sms4sats balance` shows it" in shell("fund", "100").err
 
 
 @pytest.mark.usefixtures("_key")

@@ -128,7 +128,7 @@ def test_a_signal_during_cancel_says_what_happens_to_the_money(
     order_id = service.orders[0].order_id
 
     with started(*MODULE, "cancel", order_id) as process:
-        read_until(process, "waiting 2:00: the service cancels no order younger than this")
+        read_until(process, "the service cancels no order younger than this")
         process.send_signal(sign)
         out, err = process.communicate(timeout=30)
 

@@ -92,6 +92,11 @@ def folded(*events: Event, now: float = NOW) -> Row:
             id="failed",
         ),
         pytest.param([failed(4, None)], "cancel_order attempt 4 of 4 failed: no answer", id="last"),
+        pytest.param(
+            [failed(1, None)],
+            "cancel_order attempt 1 of 4 failed, no further attempt: no answer",
+            id="refused",
+        ),
         pytest.param([failed(4, None), failed(4, None)], "", id="the-same-failure-again"),
         pytest.param([polled(HELD)], "money held", id="held"),
         pytest.param([polled(HELD), polled(HELD)], "", id="the-same-state-again"),
@@ -494,7 +499,7 @@ def test_foreign_text_is_text_in_the_terminal(
     assert "\x1b]8" not in told
     assert "[b]�…0000" in told
     assert "[link=http://x]reason" in told
-    assert "failed: �]8;;[red]" in told
+    assert "no further attempt: �]8;;[red]" in told
 
 
 def test_no_color_is_honoured_and_colours_are_used_else(

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from sms4sats_async import JournalEntry, Order
 
 from .ends import End, ExitCode, Stage, end_of, sentence
-from .facts import ended_facts, facts, in_words
+from .facts import ended_facts, facts, status_in_words
 from .output import Output
 from .session import Session, Stop, finish, run
 from .times import moment, satoshis, span
@@ -144,7 +144,10 @@ def price(
     """Show the prices in satoshis, and what a code of one service costs in one country."""
 
     async def work(session: Session) -> None:
-        session.out.show(facts(await session.client.get_price(country, service)))
+        found = await session.client.get_price(country, service)
+        session.out.show(facts(found))
+        if country is not None and found.computed is None:
+            session.out.note("What a code costs there is told for a country and a service.")
 
     run(work, base_url=base_url, json=json)
 
@@ -307,12 +310,8 @@ def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) ->
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
         async for found in session.client.watch_order(identifier):
-            known = facts(found)
-            words = [found.state.value, f"money {found.money.value}"]
-            words += [
-                f"{name} {in_words(known[name])}" for name in ("number", "code") if known[name]
-            ]
-            session.out.show(known, f"{now().astimezone():%H:%M:%S}  {', '.join(words)}")
+            moment_seen = f"{now().astimezone():%H:%M:%S}"
+            session.out.show(facts(found), f"{moment_seen}  {status_in_words(found)}")
 
     run(work, base_url=base_url, json=json)
 
@@ -461,6 +460,7 @@ def fund(
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
         session.out.order(await session.client.fund(amount))
+        session.out.note("Once it is paid, `sms4sats balance` shows it.")
 
     run(work, base_url=base_url, json=json)
 

@@ -103,11 +103,17 @@ _SAFE: Final = "Ask again; that is safe."
 _MEANINGS: Final = {
     ("create_order", ExitCode.REFUSED): (
         _NO_ORDER,
-        "`sms4sats countries` and `sms4sats services` show what can be ordered.",
+        (
+            "`sms4sats countries` and `sms4sats services` show what can be ordered; with "
+            "--immediate look at `sms4sats balance` too."
+        ),
     ),
     ("create_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
     ("create_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
-    ("create_send_order", ExitCode.REFUSED): (_NO_ORDER, "Check the number and the message."),
+    ("create_send_order", ExitCode.REFUSED): (
+        _NO_ORDER,
+        "Check the number and the message, and with --immediate `sms4sats balance`.",
+    ),
     ("create_send_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
     ("create_send_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
     ("fund", ExitCode.REFUSED): (_NO_INVOICE, "Check the amount, and the key in SMS4SATS_API_KEY."),

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from sms4sats_async import Cancellation, InvalidArgumentError, Invoice, Order
+from sms4sats_async import Cancellation, InvalidArgumentError, Invoice, Order, OrderStatus
 
 # The API key itself, a proof of payment, the answer that has both in it again; and what a journal
 # keeps for itself.
@@ -42,6 +42,14 @@ def ended_facts(done: Cancellation) -> dict[str, Any]:
     """Return how an order ended, with the two answers that everybody wants at the top."""
     code = None if done.status is None else done.status.code
     return facts(done) | {"funds_returned": done.outcome.funds_returned, "code": code}
+
+
+def status_in_words(status: OrderStatus) -> str:
+    """Return where an order stands, in one line."""
+    words = [status.state.value, f"money {status.money.value}"]
+    known = {"number": status.number, "code": status.code}
+    words += [f"{name} {in_words(fact)}" for name, fact in known.items() if fact]
+    return ", ".join(words)
 
 
 def shortened(order_id: str) -> str:

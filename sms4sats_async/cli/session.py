@@ -40,6 +40,7 @@ _SHORTENED: Final = "…"
 """Stands for the middle of an order's id wherever one is shown that may not be shown whole."""
 
 _SHORTEST_NAME: Final = 4
+_WHOLE_NAME: Final = 64
 
 
 class _MachineClock:
@@ -144,8 +145,10 @@ class Session:
         beginning, shortened, end = name.partition(_SHORTENED)
         try:
             entry = await self.journal.get(name)
-            if entry is not None or len(name) < _SHORTEST_NAME:
+            if entry is not None:
                 return name, entry
+            if len(name) < _SHORTEST_NAME:
+                return self._as_typed(name), None
             entries = [
                 entry
                 for entry in await self.journal.history()
@@ -153,15 +156,24 @@ class Session:
                 and (entry.order_id or "").endswith(end)
             ]
         except JournalError:  # whatever is done for the order is done without a journal too
-            return name, None
+            return self._as_typed(name), None
         match entries:
             case [JournalEntry(order_id=str(order_id)) as entry]:
                 return order_id, entry
             case [] if not shortened:
-                return name, None  # the service decides
+                return self._as_typed(name), None  # the service decides
             case _:
                 problem = f"{len(entries)} orders in the journal are called {name}."
                 raise Stop(End(ExitCode.USAGE, problem, "`sms4sats pending --json` has whole ids."))
+
+    def _as_typed(self, name: str) -> str:
+        """Return a name that is taken for an id; a slip of the finger looks like a lost one."""
+        if len(name) < _WHOLE_NAME:
+            self.out.note(
+                "The journal has no order whose id begins so (with four characters or more), so "
+                "what was typed is taken for a whole id."
+            )
+        return name
 
 
 def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, json: bool) -> None:

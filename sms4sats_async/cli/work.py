@@ -19,7 +19,7 @@ from sms4sats_async import (
 
 from . import session as here
 from .ends import End, ExitCode, Stage, as_cancellation, end_of
-from .facts import ended_facts, facts, in_words, read_invoice, shortened
+from .facts import ended_facts, facts, in_words, read_invoice, shortened, status_in_words
 from .session import Session, Stop
 
 # Of several orders that failed, the one that most needs somebody to look decides.
@@ -112,7 +112,7 @@ async def resume(session: Session, entries: Sequence[JournalEntry], patience: ti
         try:
             if isinstance(order, SendOrder) or not entry.pending:
                 found = await session.client.get_order_status(order)
-                known, message = facts(found), f"{found.state.value}, money {found.money.value}"
+                known, message = facts(found), status_in_words(found)
             else:
                 done = await code_or_money(session, order, patience, leaving=Stage.RESUMING)
                 known, message = ended_facts(done), end_of(done).message

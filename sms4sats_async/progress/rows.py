@@ -96,6 +96,8 @@ def fold(row: Row, event: Event, now: float) -> Row:
                 news = f"{news}, next in {delay:.1f} s"
                 reason = f"{operation} attempt {attempt + 1} of {attempts} comes next"
                 row = attrs.evolve(row, reason=reason, began=now, until=now + delay)
+            elif attempt < attempts:
+                news = f"{news}, no further attempt"
             news = f"{news}: {_printable(event.error.problem)}"
             # While a service is down, each lost look at the status fails alike: that is told once.
             return row.say("" if news == row.told else news, now)
