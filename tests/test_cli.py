@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -1306,6 +1307,13 @@ def test_every_command_that_was_promised_is_there_and_speaks_json() -> None:
 def test_the_key_is_never_an_argument() -> None:
     """What is typed stands in the shell's history and in the list of processes."""
     assert [each for each in options_of_all() if "key" in each[1] or "token" in each[1]] == []
+
+
+def test_the_version_is_that_of_the_package(shell: Shell) -> None:
+    ended = shell("--version")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"sms4sats {version('sms4sats-async')}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from importlib.metadata import version as version_of
 from typing import Annotated, Any, Final
 
 import anyio
@@ -48,6 +49,24 @@ app: typer.Typer = typer.Typer(
 
 # What every mistake in the arguments is; typer has it from click, or from a click of its own.
 _UsageError: Final[Any] = typer.BadParameter.__mro__[1]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own way of calling it
+    if wanted:
+        typer.echo(f"sms4sats {version_of('sms4sats-async')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_every_command(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None: ...
 
 
 def run_command(words: Sequence[str]) -> int:
