@@ -208,6 +208,8 @@ def aware(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
         problem = f"{name} must be a datetime, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
+    if value.tzinfo is UTC:  # nearly always, and ten thousand orders may be armed in one breath
+        return value
     no_zone = f"{name} has no time zone; use datetime.now(UTC) or .astimezone()"
     try:
         if value.utcoffset() is None:
