@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from importlib.metadata import version as version_of
 from typing import Annotated, Any, Final
 
 import anyio
@@ -53,7 +52,9 @@ _UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own way of calling it
     if wanted:
-        typer.echo(f"sms4sats {version_of('sms4sats-async')}")
+        from importlib.metadata import version  # noqa: PLC0415 - 9 ms of a start that needs it not
+
+        typer.echo(f"sms4sats {version('sms4sats-async')}")
         raise typer.Exit
 
 
