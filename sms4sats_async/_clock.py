@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
+
+CLOCKS_DIFFER: Final = 0.001
+"""Seconds by which a time by one clock may be off by another: no two agree to the last bit."""
 
 
 class Clock(Protocol):

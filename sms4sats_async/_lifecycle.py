@@ -161,6 +161,15 @@ def has_ended(state: OrderState) -> bool:
     return not _LAW_OF[state].then
 
 
+def made_at(created_at: float | None, now: float) -> float:
+    """Return when an order was made at the latest, in Unix seconds.
+
+    An order cannot come from the future: where the clocks disagree, or nobody knows, "now" is the
+    safe guess.
+    """
+    return now if created_at is None else min(created_at, now)
+
+
 class Step(enum.Enum):
     """What to do next for an order whose cancel was not answered OK."""
 

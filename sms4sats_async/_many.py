@@ -15,8 +15,9 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint, current_token
 
-from ._clock import Clock
+from ._clock import CLOCKS_DIFFER, Clock
 from ._exchange import Exchange
+from ._lifecycle import made_at
 from ._orders import CancelSteps
 from ._watching import SHORTEST_SLEEP
 from .errors import JournalError, Sms4SatsError
@@ -37,8 +38,6 @@ _LONGEST_NAP: Final = 5.0
 
 _JUMP: Final = 1.0
 """Seconds by which the wall clock gets ahead of the monotonic one if the machine was asleep."""
-
-_CLOCKS_DIFFER: Final = 0.001
 
 _FEW: Final = 100
 """Entries of the heap that were replaced, and are not yet worth cleaning up."""
@@ -184,10 +183,9 @@ class CancelQueue:
             not_before: Nor before that, in Unix seconds.
         """
         now = self._clock.now()
-        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
-        created_at = min(created_at, now)
+        created_at = made_at(created_at, now)
         due = max(created_at + minimum_age, not_before)
-        wait = due - now + _CLOCKS_DIFFER if due > now else 0.0
+        wait = due - now + CLOCKS_DIFFER if due > now else 0.0
         self._arm(_Armed(self._passed.after(wait), order_id, created_at, not_before))
 
     def _arm(self, armed: _Armed) -> None:
@@ -198,7 +196,7 @@ class CancelQueue:
         is_same = (
             before is not None
             and (before.created_at, before.not_before) == (armed.created_at, armed.not_before)
-            and abs(before.due - armed.due) < _CLOCKS_DIFFER
+            and abs(before.due - armed.due) < CLOCKS_DIFFER
         )
         if is_same:
             return

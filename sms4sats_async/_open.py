@@ -10,7 +10,7 @@ import anyio
 
 from ._arguments import positive_seconds
 from ._exchange import Exchange
-from ._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
+from ._lifecycle import AUTOMATIC_CANCEL_AGE, made_at, verdict
 from ._logging import LOGGER
 from ._orders import CancelSteps, PatientCancel
 from ._secrets import mask
@@ -156,8 +156,7 @@ class OpenOrder:
     async def _leave(self) -> None:
         """Do what can be done in 5 seconds by a task that is being cancelled."""
         now = self._exchange.clock.now()
-        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
-        due = min(self.created_at.timestamp(), now) + self._minimum_age
+        due = made_at(self.created_at.timestamp(), now) + self._minimum_age
         try:
             if now >= due:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):

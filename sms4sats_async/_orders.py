@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import attrs
 
+from ._clock import CLOCKS_DIFFER
 from ._lifecycle import (
     AUTOMATIC_CANCEL_AGE,
     GRACE_AFTER_AUTOMATIC_CANCEL,
     MINIMUM_CANCEL_AGE,
     Step,
     after_failed_cancel,
+    made_at,
     refusal_wait,
     verdict,
 )
@@ -47,8 +49,6 @@ _AUTOMATIC: Final = AUTOMATIC_CANCEL_AGE.total_seconds()
 
 _SHORTEST_LOOK: Final = 1.0
 """Seconds that a look at the status may take at least, even where the cancel is due sooner."""
-
-_CLOCKS_DIFFER: Final = 0.001
 
 _ABOUT_THE_ORDER: Final = (400, 404)
 """What the service itself refuses for good with; another 3xx or 4xx is a gateway's word."""
@@ -142,8 +142,7 @@ class CancelSteps:
         self._refusals = 0
         self.refusal: Sms4SatsError | None = None
         now = self._clock.now()
-        # An order cannot come from the future: where the clocks disagree, "now" is the safe guess.
-        self._created_at = now if created_at is None else min(created_at, now)
+        self._created_at = made_at(created_at, now)
         self._first_age = now - self._created_at
         self._started = self._clock.monotonic()
 
@@ -235,11 +234,11 @@ class CancelSteps:
 
         The wall clock counts a suspended laptop's sleep and the monotonic clock does not; the
         monotonic clock goes on where the wall clock is set back. Each alone is a lower bound, the
-        second with a margin: two clocks never agree to the last bit.
+        second with a margin.
         """
         by_wall = self._clock.now() - self._created_at
         steady = self._first_age + self._clock.monotonic() - self._started
-        return max(by_wall, steady - _CLOCKS_DIFFER)
+        return max(by_wall, steady - CLOCKS_DIFFER)
 
 
 class PatientCancel:
