@@ -41,6 +41,7 @@ _SHORTENED: Final = "…"
 
 _SHORTEST_NAME: Final = 4
 _WHOLE_NAME: Final = 64
+"""Characters of an order's id (documented as 64 hex digits)."""
 
 
 class _MachineClock:
