@@ -139,30 +139,27 @@ def test_a_signal_during_cancel_says_what_happens_to_the_money(
     assert service.count("/cancelorder") == 0
 
 
-def test_sigterm_ends_what_ignores_ctrl_c_as_well(service: Simulator) -> None:
-    """A script starts its background jobs so, and `trap '' INT` does it to all that follows."""
-    service.clock = ManualClock()
-    ignoring = ("sh", "-c", """trap '' INT; exec "$@" """, "sh")
-
-    with started(*ignoring, *MODULE, "code", "187", "tg") as process:
-        read_until(process, "the code has not arrived yet")
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-
-    assert (process.returncode, out) == (130, "")
-    assert "Interrupted: the order stands, and what was paid for it is held." in err
-    assert "Traceback" not in err
-
-
-def test_ctrl_c_twice_ends_it_at_once(service: Simulator) -> None:
-    """Somebody in a hurry still learns what stands."""
+@pytest.mark.parametrize(
+    ("program", "second"),
+    [
+        pytest.param(MODULE, signal.SIGINT, id="twice: somebody is in a hurry"),
+        # A script starts its background jobs so, and `trap` does it to all that follows.
+        pytest.param(
+            ("sh", "-c", """trap '' INT; exec "$@" """, "sh", *MODULE),
+            signal.SIGTERM,
+            id="SIGTERM where Ctrl-C is ignored",
+        ),
+    ],
+)
+def test_a_second_signal_ends_it_and_what_stands_is_told(
+    service: Simulator, program: tuple[str, ...], second: signal.Signals
+) -> None:
     service.clock = ManualClock()
 
-    with started(*MODULE, "code", "187", "tg") as process:
+    with started(*program, "code", "187", "tg") as process:
         read_until(process, "the code has not arrived yet")
         process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(second)
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (130, "")
