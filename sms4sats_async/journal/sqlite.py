@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -42,6 +43,7 @@ _LINGER: Final = 0.2
 _OWNER_ALONE: Final = 0o600
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(JournalEntry))
+_VALUES: Final = attrgetter(*_FIELDS)
 
 # Columns without a type keep what they are given: a country's number, or its name.
 _SCHEMA: Final = (
@@ -55,8 +57,11 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 _SELECT: Final = f"SELECT {', '.join(_FIELDS)} FROM orders"  # noqa: S608 - field names alone
-_BY_KEY: Final = f"{_SELECT} WHERE key = ?"
 _BY_ORDER_ID: Final = f"{_SELECT} WHERE order_id = ? ORDER BY row DESC LIMIT 1"
+_BY_EITHER: Final = (
+    f"{_SELECT} WHERE row = coalesce((SELECT max(row) FROM orders WHERE order_id = ?1), "  # noqa: S608
+    "(SELECT row FROM orders WHERE key = ?1))"
+)
 _PENDING: Final = (
     f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL ORDER BY created_at, row"
 )
@@ -387,7 +392,7 @@ def _set_all(events: list[anyio.Event]) -> None:
 
 
 def _change(file: sqlite3.Connection, reference: str, change: JournalChange) -> JournalEntry | None:
-    before = _find(file, _BY_ORDER_ID, reference) or _find(file, _BY_KEY, reference)
+    before = _find(file, _BY_EITHER, reference)
     after = change(before)
     if after is None:
         if before is not None:
@@ -407,7 +412,7 @@ def _entries(rows: sqlite3.Cursor) -> list[JournalEntry]:
 
 
 def _row(entry: JournalEntry) -> list[object]:
-    values: list[Any] = [_storable(getattr(entry, field)) for field in _FIELDS]
+    values: list[Any] = [*map(_storable, _VALUES(entry))]
     for place, (encode, _) in _CODECS.items():
         if values[place] is not None:
             values[place] = encode(values[place])
