@@ -76,6 +76,7 @@ class CancelScheduler:
         self._running = False
         self._something_to_write = anyio.Event()
         self._writing = anyio.Lock()
+        self._written = _Written(self._write_down)
 
     def __len__(self) -> int:
         """Return how many orders it has in hand."""
@@ -189,7 +190,7 @@ class CancelScheduler:
         if self._recorder.journal is not None:
             self._unwritten[order_id] = change
             self._something_to_write.set()
-        return _Written(self._write_down)
+        return self._written
 
     async def _keep_writing(self) -> None:
         while True:
