@@ -59,8 +59,8 @@ _SCHEMA: Final = (
 _SELECT: Final = f"SELECT {', '.join(_FIELDS)} FROM orders"  # noqa: S608 - field names alone
 _BY_ORDER_ID: Final = f"{_SELECT} WHERE order_id = ? ORDER BY row DESC LIMIT 1"
 _BY_EITHER: Final = (
-    f"{_SELECT} WHERE row = coalesce((SELECT max(row) FROM orders WHERE order_id = ?1), "  # noqa: S608
-    "(SELECT row FROM orders WHERE key = ?1))"
+    f"{_SELECT} WHERE row = coalesce((SELECT max(row) FROM orders WHERE order_id = ?), "  # noqa: S608
+    "(SELECT row FROM orders WHERE key = ?))"
 )
 _PENDING: Final = (
     f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL ORDER BY created_at, row"
@@ -392,7 +392,7 @@ def _set_all(events: list[anyio.Event]) -> None:
 
 
 def _change(file: sqlite3.Connection, reference: str, change: JournalChange) -> JournalEntry | None:
-    before = _find(file, _BY_EITHER, reference)
+    before = _find(file, _BY_EITHER, reference, reference)
     after = change(before)
     if after is None:
         if before is not None:
@@ -402,8 +402,8 @@ def _change(file: sqlite3.Connection, reference: str, change: JournalChange) -> 
     return after
 
 
-def _find(file: sqlite3.Connection, statement: str, value: str) -> JournalEntry | None:
-    row = file.execute(statement, (_storable(value),)).fetchone()
+def _find(file: sqlite3.Connection, statement: str, *values: str) -> JournalEntry | None:
+    row = file.execute(statement, [*map(_storable, values)]).fetchone()
     return None if row is None else _entry(row)
 
 
