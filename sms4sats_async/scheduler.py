@@ -206,6 +206,8 @@ class CancelScheduler:
 
     async def _write_down(self) -> None:
         """Write what is to be written, and return when that and what came before it stands."""
+        if self._recorder.journal is None:
+            await anyio.lowlevel.checkpoint()  # many in a loop must not stop the event loop
         if not self._unwritten:
             return
         async with self._writing:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
 from hypothesis import example, given, settings
@@ -535,6 +536,27 @@ async def test_put_off_while_it_is_being_claimed_it_is_put_off() -> None:
     async with running(scheduler):
         await world.advance(600)
     assert world.ages() == [pytest.approx(540, abs=0.01)]
+
+
+@pytest.mark.parametrize("journal", [None, MemoryJournal()], ids=["no journal", "journal"])
+async def test_whoever_schedules_many_in_a_loop_lets_others_run(
+    journal: MemoryJournal | None,
+) -> None:
+    scheduler = CancelScheduler(World(journal=journal).client)
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await anyio.lowlevel.checkpoint()
+            beats += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(beat)
+        for number in range(50):
+            await scheduler.schedule(f"{number:064x}")
+        group.cancel_scope.cancel()
+    assert beats >= 40
 
 
 async def test_taken_out_after_its_end_and_again_nothing_happens() -> None:
