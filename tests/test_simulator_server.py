@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -150,10 +151,12 @@ async def test_keep_alive(url: str) -> None:
 
 async def test_answers_come_at_once(client: httpx.AsyncClient) -> None:
     """A request with a body takes a millisecond or so, not the 40 of two small packets waiting."""
-    began = time.monotonic()
+    took: list[float] = []
     for _ in range(50):
+        began = time.monotonic()
         await client.post("/createorder", json={"country": 187, "service": "tg"})
-    assert time.monotonic() - began < 1
+        took.append(time.monotonic() - began)
+    assert statistics.median(took) < 0.02
 
 
 async def test_reset(simulator: Simulator, url: str) -> None:
@@ -288,8 +291,9 @@ async def test_connections_of_the_last_moment() -> None:
 async def test_stops_when_cancelled(simulator: Simulator) -> None:
     """A server whose block is cancelled is stopped all the same, and nobody listens there."""
     url = ""
-    with anyio.move_on_after(0.02) as scope:
+    with anyio.CancelScope() as scope:
         async with simulator.serve() as url:
+            scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     with pytest.raises(OSError, match="attempts failed"):

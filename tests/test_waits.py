@@ -137,7 +137,7 @@ async def test_a_read_is_cut_to_what_is_left_of_the_wait() -> None:
     simulator = Simulator()
     simulator.script("/orderstatus", Fault.hang(), Fault.hang())
     client = Sms4SatsClient(http_client=simulator.http_client())
-    with anyio.fail_after(0.5), pytest.raises(CodeTimeoutError) as caught:
+    with anyio.fail_after(5), pytest.raises(CodeTimeoutError) as caught:
         await client.wait_for_code(ID, timeout=0.05)
     assert caught.value.status is None
 
