@@ -39,36 +39,42 @@ LONG_LIMIT = 5
 SHARE = 0.1
 
 
-@pytest.fixture
-def early_end_of_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the end of connecting well before the attempt's, however busy the machine is."""
+def connecting_may_take(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Keep the end of connecting well away from the attempt's, however busy the machine is."""
     assert 0.5 < CONNECT_SHARE < 1
     for adapter in (_own, _httpx, _aiohttp):
-        monkeypatch.setattr(adapter, "CONNECT_SHARE", SHARE)
+        monkeypatch.setattr(adapter, "CONNECT_SHARE", share)
 
 
 @everywhere
-@pytest.mark.usefixtures("early_end_of_connecting")
 @pytest.mark.parametrize(
     "failure",
     [failure for failure in FAILURES if failure.error is RequestTimeoutError],
     ids=lambda failure: failure.name,
 )
 @pytest.mark.anyio
-async def test_the_time_of_an_attempt_is_a_true_bound(adapter: str, failure: Failure) -> None:
+async def test_the_time_of_an_attempt_is_a_true_bound(
+    adapter: str, failure: Failure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unsent = failure.outcome is RequestOutcome.NOT_SENT
-    limit, ends = (LONG_LIMIT, SHARE * LONG_LIMIT) if unsent else (LIMIT, LIMIT)
-    with failure.door() as place:
-        async with opened(
-            adapter, place.url, proxy=place.proxy, trusted=place.trusted, timeout=limit
-        ) as client:
-            began = time.monotonic()
-            with pytest.raises(RequestTimeoutError) as caught:
-                await client.cancel_order(ORDER_ID)
-            assert 0.9 * ends < time.monotonic() - began < ends + 2
-            assert caught.value.request_outcome is failure.outcome
-        if place.server is not None:
-            await place.server.settled()
+    limit, share = (LONG_LIMIT, SHARE) if unsent else (LIMIT, 2)
+    connecting_may_take(monkeypatch, share)
+    ends = limit * min(share, 1)
+    took: list[float] = []
+    # What has no bound has none each time; a machine that stood still did so this once.
+    while not took or (took[-1] >= ends + 2 and len(took) < 3):
+        with failure.door() as place:
+            async with opened(
+                adapter, place.url, proxy=place.proxy, trusted=place.trusted, timeout=limit
+            ) as client:
+                began = time.monotonic()
+                with pytest.raises(RequestTimeoutError) as caught:
+                    await client.cancel_order(ORDER_ID)
+                took.append(time.monotonic() - began)
+                assert caught.value.request_outcome is failure.outcome
+            if place.server is not None:
+                await place.server.settled()
+    assert 0.9 * ends < took[-1] < ends + 2
 
 
 @pytest.mark.anyio
@@ -116,7 +122,6 @@ async def test_waiting_for_a_place_is_bounded_by_the_time_of_the_call(
         assert server.accepted == 1
 
 
-@pytest.mark.usefixtures("early_end_of_connecting")
 @pytest.mark.parametrize(
     ("library", "anyio_backend"),
     [
@@ -129,8 +134,9 @@ async def test_waiting_for_a_place_is_bounded_by_the_time_of_the_call(
 )
 @pytest.mark.anyio
 async def test_a_full_pool_of_the_callers_own_means_that_nothing_was_sent(
-    library: Any,
+    library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connecting_may_take(monkeypatch, SHARE)
     with Server(silent) as server:
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
