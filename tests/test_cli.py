@@ -957,6 +957,7 @@ class Interrupting(ManualClock):
         self._at -= 1
         if self._at == 0:
             signal.raise_signal(self._sign)
+            await anyio.sleep_forever()
         await super().sleep(seconds)
 
 
@@ -1005,20 +1006,79 @@ def test_an_interruption_says_what_happens_to_the_money(
     assert ("gives the money back by itself at " in ended.err) is ("watch" not in command)
 
 
+@pytest.fixture
+def _ctrl_c_ignored() -> Iterator[None]:
+    """As a script starts its background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_ignored")
 def test_sigterm_is_an_interruption_where_ctrl_c_is_ignored(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell.service.behaviour = no_code()
     monkeypatch.setattr(session, "CLOCK", Interrupting(shell, 1, signal.SIGTERM))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        ended = shell("code", "187", "tg")
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+    ended = shell("code", "187", "tg")
 
     assert (ended.code, ended.out) == (130, "")
     assert "Interrupted: the order stands" in ended.err
     assert len(shell.service.held_orders()) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def interrupted_in_the_midst_of_a_step(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, *signs: signal.Signals
+) -> None:
+    """Send signals when a scope is about to be left, and see that the order was left at once."""
+    shell.service.behaviour = no_code()
+
+    async def kind_of_scope() -> type[anyio.CancelScope]:
+        return type(anyio.CancelScope())
+
+    scope = anyio.run(kind_of_scope)
+    leave = scope.__exit__
+    due = False
+
+    def interrupted_leave(self: Any, *how: Any) -> bool:
+        nonlocal due
+        if due:
+            due = False
+            for sign in signs:
+                signal.raise_signal(sign)
+        return leave(self, *how)
+
+    class Looking(ManualClock):
+        async def sleep(self, seconds: float) -> None:
+            nonlocal due
+            due = True
+            await super().sleep(seconds)
+
+    shell.service.clock = Looking(shell.clock.now())
+    monkeypatch.setattr(session, "CLOCK", shell.service.clock)
+    monkeypatch.setattr(scope, "__exit__", interrupted_leave)
+
+    ended = shell("code", "187", "tg")
+
+    assert (ended.code, ended.out) == (130, "")
+    assert "Interrupted: the order stands" in ended.err
+    assert "Traceback" not in ended.err
+    assert shell.service.count("/cancelorder") == 0
+
+
+def test_two_signals_in_the_midst_of_a_step_leave_nothing_in_disorder(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_in_the_midst_of_a_step(shell, monkeypatch, signal.SIGINT, signal.SIGINT)
+
+
+@pytest.mark.usefixtures("_ctrl_c_ignored")
+def test_nor_does_sigterm_where_ctrl_c_is_ignored(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_in_the_midst_of_a_step(shell, monkeypatch, signal.SIGTERM)
 
 
 def test_an_interruption_in_json_is_an_error_of_its_own(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-import anyio
 import typer
 from typer.core import TyperGroup
 
@@ -14,7 +13,7 @@ from sms4sats_async import JournalEntry, Order
 from .ends import End, ExitCode, Stage, end_of, sentence
 from .facts import ended_facts, facts, status_in_words
 from .output import Output
-from .session import Session, Stop, finish, run
+from .session import Session, Stop, finish, finish_async, run
 from .times import moment, satoshis, span
 from .work import cancel_now, check_price, code_or_money, now
 from .work import resume as go_on_with
@@ -558,4 +557,4 @@ def demo(*, json: Json = False) -> None:
         if json:
             session.out.show(ended_facts(done))
 
-    finish(lambda session: anyio.run(work, session), json=json)
+    finish_async(work, json=json)

@@ -1,5 +1,6 @@
 """One run of a command: its client, its clock, its journal, its signals, and how it ends."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -194,7 +195,12 @@ def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, j
                     session.out.order(error.order)
                 raise
 
-    finish(lambda session: anyio.run(work_with_a_client, session), json=json)
+    finish_async(work_with_a_client, json=json)
+
+
+def finish_async(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
+    """Do a job that needs an event loop, and tell how it ended if that is not well."""
+    finish(lambda session: anyio.run(_until_interrupted, work, session), json=json)
 
 
 def finish(job: Callable[[Session], object], *, json: bool) -> None:
@@ -236,20 +242,45 @@ def _journal_path() -> Path:
     return path
 
 
+async def _until_interrupted(
+    work: Callable[[Session], Awaitable[object]], session: Session
+) -> None:
+    """Do the work until Ctrl-C or SIGTERM cancels its task, which cleans up.
+
+    A signal waits for the end of a step: an exception in the midst of one can leave anyio's scopes
+    in disorder, and then the way out waits as if nobody had asked it to end. A second signal
+    cancels what a shield kept from the first; only asyncio can do that.
+
+    Raises:
+        Stop: It was interrupted.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - this runs in one
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A job in a script's background ignores Ctrl-C.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(NotImplementedError):  # on Windows; there Python's own way stands
+                loop.add_signal_handler(number, task.cancel)
+    try:
+        await work(session)
+    except asyncio.CancelledError:
+        raise Stop(session.interrupted()) from None
+
+
 @contextmanager
 def _termination_as_interrupt() -> Generator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: the task is cancelled, and cleans up."""
+    """Let SIGTERM end the work as Ctrl-C does, and leave both signals as they were."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in a script's background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    on_termination = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, on_termination)
+        signal.signal(signal.SIGINT, on_interrupt)
 
 
 @contextmanager
