@@ -1029,6 +1029,25 @@ def test_sigterm_is_an_interruption_where_ctrl_c_is_ignored(
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_loop_runs_is_an_interruption_too(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(sign)
+
+    monkeypatch.setattr(anyio, "run", interrupted)
+
+    ended = shell("order", "187", "tg")
+
+    assert (ended.code, ended.out) == (130, "")
+    assert ended.err.startswith("Interrupted: ")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert shell.service.count("/createorder") == 0
+
+
 def interrupted_in_the_midst_of_a_step(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, *signs: signal.Signals
 ) -> None:
