@@ -140,6 +140,13 @@ def test_the_page_on_testing_holds(pytester: pytest.Pytester, block: Block) -> N
     run(pytester, f"{BOT.code}\n{block.code}").assert_outcomes(passed=2)
 
 
+def test_the_whole_page_on_testing_fits_into_one_file(pytester: pytest.Pytester) -> None:
+    """Somebody tries it block by block, and nothing shown spoils what stands above it."""
+    source = "\n".join(block.code for block in (BOT, *TESTS))
+
+    run(pytester, source).assert_outcomes(passed=2 * len(TESTS))
+
+
 # --- the fixtures ---------------------------------------------------------------------------------
 
 
