@@ -213,7 +213,7 @@ def test_help_loads_nothing_that_only_the_work_needs() -> None:
 
     assert {"sms4sats_async.cli.app", "typer"} <= loaded
     assert loaded.isdisjoint(
-        {"rich", "httpx", "segno", "uvicorn", "trio", "pydantic"}
+        {"rich", "httpx", "segno", "uvicorn", "asyncio", "trio", "pydantic"}
         | {"sms4sats_async.simulator", "sms4sats_async.cli.demo", "sms4sats_async.cli.qr"}
     )
 

@@ -1,6 +1,5 @@
 """One run of a command: its client, its clock, its journal, its signals, and how it ends."""
 
-import asyncio
 import logging
 import os
 import signal
@@ -254,6 +253,8 @@ async def _until_interrupted(
     Raises:
         Stop: It was interrupted.
     """
+    import asyncio  # noqa: PLC0415 - a loop has loaded it, and `--help` needs none
+
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101 - this runs in one
     for number in (signal.SIGINT, signal.SIGTERM):
