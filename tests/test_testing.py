@@ -147,6 +147,20 @@ def test_the_whole_page_on_testing_fits_into_one_file(pytester: pytest.Pytester)
     run(pytester, source).assert_outcomes(passed=2 * len(TESTS))
 
 
+def test_a_file_can_have_a_clock_of_its_own(pytester: pytest.Pytester) -> None:
+    """It overrides one fixture, as the page says, and the simulator and the client follow."""
+    *_, by_hand = [block.code for block in TESTS if ".autojump = False" in block.code]
+    source = by_hand.replace("    sms4sats_clock.autojump = False\n", "")
+    own = (
+        "from sms4sats_async.simulator import ManualClock\n"
+        "@pytest.fixture\n"
+        "def sms4sats_clock():\n"
+        "    return ManualClock(autojump=False)\n"
+    )
+
+    run(pytester, f"{source}\n{own}").assert_outcomes(passed=2)
+
+
 # --- the fixtures ---------------------------------------------------------------------------------
 
 
