@@ -1,11 +1,11 @@
 """An asynchronous client for the sms4sats.com API that always knows where the money is."""
 
 from ._clock import Clock
-from ._decode import parse_webhook
-from ._lifecycle import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
-from ._many import CancelResults
-from ._open import OpenOrder, Scheduler
-from ._watching import OrderWatch
+from ._http.decode import parse_webhook
+from ._orders.old_many import CancelResults
+from ._orders.old_open import OpenOrder, Scheduler
+from ._orders.old_watching import OrderWatch
+from ._orders.states import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
 from .client import DEFAULT_BASE_URL, Sms4SatsClient
 from .errors import (
     APIError,

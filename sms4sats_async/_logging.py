@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from ._secrets import mask
+from ._redact import mask
 from .events import (
     AttemptFailed,
     CancelFinished,

@@ -6,14 +6,10 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from . import _arguments as arguments
+from . import _validate as arguments
 from ._clock import Clock, SystemClock
-from ._decode import Created
-from ._exchange import Exchange
-from ._lifecycle import MINIMUM_CANCEL_AGE
-from ._many import CancelQueue, CancelResults
-from ._open import OpenOrder, Scheduler
-from ._operations import (
+from ._http.decode import Created
+from ._http.endpoints import (
     CREATE_ORDER,
     CREATE_SEND_ORDER,
     FUND,
@@ -26,10 +22,14 @@ from ._operations import (
     PING,
     Operation,
 )
-from ._orders import Look, PatientCancel, ReceiveCode, cancel, check_invoice
-from ._secrets import show
-from ._transport import open_transport
-from ._watching import OrderWatch, Poller, get_status, wait_for_code
+from ._http.retrying import Exchange
+from ._http.transports import open_transport
+from ._orders.old_many import CancelQueue, CancelResults
+from ._orders.old_open import OpenOrder, Scheduler
+from ._orders.old_orders import Look, PatientCancel, ReceiveCode, cancel, check_invoice
+from ._orders.old_watching import OrderWatch, Poller, get_status, wait_for_code
+from ._orders.states import MINIMUM_CANCEL_AGE
+from ._redact import show
 from .errors import (
     AuthenticationError,
     InvalidArgumentError,

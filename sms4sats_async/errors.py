@@ -24,7 +24,7 @@ Sms4SatsError
 
 from typing import Any, Final, TypedDict, Unpack
 
-from ._secrets import hide, mask
+from ._redact import hide, mask
 from .models import Order, OrderStatus, RequestOutcome
 
 _NOT_SENT = RequestOutcome.NOT_SENT

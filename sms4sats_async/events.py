@@ -7,7 +7,7 @@ from datetime import datetime
 
 import attrs
 
-from ._secrets import mask, mask_optional
+from ._redact import mask, mask_optional
 from .errors import JournalError, Sms4SatsError
 from .models import Cancellation, CancelOutcome, Order, OrderStatus, RequestOutcome
 

@@ -6,7 +6,7 @@ from typing import Self
 import attrs
 
 from ._bolt11 import NETWORKS, Network, NotAnInvoiceError, read, satoshis
-from ._secrets import mask
+from ._redact import mask
 from .errors import InvalidArgumentError
 
 __all__ = ["NETWORKS", "Invoice", "Network"]

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 
-from . import _html
+from . import _notebook as _html
 from ._bolt11 import NotAnInvoiceError, read, satoshis
-from ._secrets import (
+from ._redact import (
     mask,
     mask_optional,
     quote,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from ._arguments import (
+from ._http.messages import Safety
+from ._redact import show
+from ._validate import (
     as_optional_seconds,
     as_seconds,
     check_positive_seconds,
     check_seconds,
 )
-from ._secrets import show
-from ._wire import Safety
 from .errors import (
     APIError,
     InvalidArgumentError,

@@ -8,9 +8,9 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from . import _arguments as arguments
-from ._lifecycle import MINIMUM_CANCEL_AGE
-from ._many import CancelQueue, CancelResults
+from . import _validate as arguments
+from ._orders.old_many import CancelQueue, CancelResults
+from ._orders.states import MINIMUM_CANCEL_AGE
 from .client import Sms4SatsClient
 from .errors import ClientStateError, JournalError
 from .journal import OrderJournal

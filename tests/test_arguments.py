@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sms4sats_async import _arguments as arguments
+from sms4sats_async import _validate as arguments
 from sms4sats_async.errors import InvalidArgumentError
 
 # More digits than Python turns into text, so even to tell of it takes care.

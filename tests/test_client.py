@@ -152,7 +152,7 @@ async def test_a_client_that_is_closed_while_it_waits_does_not_send_again(
 async def test_a_request_waits_in_line_for_as_long_as_its_call_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sms4sats_async._exchange.CONNECTIONS", 1)
+    monkeypatch.setattr("sms4sats_async._http.retrying.CONNECTIONS", 1)
     simulator = Simulator()
     simulator.script("/", Fault.hang())
     async with anyio.create_task_group() as group:
@@ -170,7 +170,7 @@ async def test_a_request_waits_in_line_for_as_long_as_its_call_may_take(
 async def test_a_request_in_line_is_sent_when_its_turn_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sms4sats_async._exchange.CONNECTIONS", 1)
+    monkeypatch.setattr("sms4sats_async._http.retrying.CONNECTIONS", 1)
     simulator = Simulator()
     client = Sms4SatsClient(http_client=simulator.http_client())
     async with anyio.create_task_group() as group:

@@ -19,8 +19,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sms4sats_async import Sms4SatsClient
-from sms4sats_async import _operations as operations
-from sms4sats_async._decode import (
+from sms4sats_async._http import endpoints as operations
+from sms4sats_async._http.decode import (
     Created,
     decode_balance,
     decode_cancelled,
@@ -34,8 +34,8 @@ from sms4sats_async._decode import (
     decode_status,
     read_json,
 )
-from sms4sats_async._operations import Operation
-from sms4sats_async._wire import MAXIMUM_BODY, Request, Response, Safety, target
+from sms4sats_async._http.endpoints import Operation
+from sms4sats_async._http.messages import MAXIMUM_BODY, Request, Response, Safety, target
 from sms4sats_async.errors import (
     APIError,
     AuthenticationError,

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from sms4sats_async._decode import (
+from sms4sats_async._http.decode import (
     decode_balance,
     decode_countries,
     decode_history,

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, _operations, progress, simulator, testing
-from sms4sats_async._operations import Operation
+from sms4sats_async import Sms4SatsClient, progress, simulator, testing
+from sms4sats_async._http import endpoints as _operations
+from sms4sats_async._http.endpoints import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sms4sats_async import _operations, errors
-from sms4sats_async._operations import Operation
-from sms4sats_async._wire import Safety
+from sms4sats_async import errors
+from sms4sats_async._http import endpoints as _operations
+from sms4sats_async._http.endpoints import Operation
+from sms4sats_async._http.messages import Safety
 from sms4sats_async.errors import (
     APIError,
     AuthenticationError,

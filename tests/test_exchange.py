@@ -26,10 +26,10 @@ from sms4sats_async import (
     TransportError,
     UnableToSaveDataError,
 )
-from sms4sats_async import _exchange as room
-from sms4sats_async import _operations as op
-from sms4sats_async._exchange import Exchange
-from sms4sats_async._wire import Request, Response
+from sms4sats_async._http import endpoints as op
+from sms4sats_async._http import retrying as room
+from sms4sats_async._http.messages import Request, Response
+from sms4sats_async._http.retrying import Exchange
 from tests.servers import ORDER_ID, JumpingClock
 
 NOT_SENT, REFUSED, UNKNOWN = RequestOutcome

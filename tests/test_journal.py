@@ -31,7 +31,7 @@ from sms4sats_async import (
     SmsStatus,
     SqliteJournal,
 )
-from sms4sats_async._lifecycle import Facts, law_for, verdict
+from sms4sats_async._orders.states import Facts, law_for, verdict
 from sms4sats_async.journal import JournalChange
 from sms4sats_async.journal.entry import (
     asked,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sms4sats_async._lifecycle import (
+from sms4sats_async._orders.states import (
     AUTOMATIC_CANCEL_AGE,
     GRACE_AFTER_AUTOMATIC_CANCEL,
     LAWS,

@@ -519,7 +519,7 @@ async def test_cancelled_while_old_enough_it_is_given_back_by_one_request(
 async def test_cancelled_while_the_service_hangs_it_ends_within_its_bound(
     way: str, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sms4sats_async._open._LAST_ATTEMPT", 0.1)  # 5 s
+    monkeypatch.setattr("sms4sats_async._orders.old_open._LAST_ATTEMPT", 0.1)  # 5 s
     world = World(journal=MemoryJournal())
     scheduler = CancelScheduler(world.client)
     opened = world.client.open_order(187, "tg", scheduler=scheduler)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sms4sats_async._wire import Safety
+from sms4sats_async._http.messages import Safety
 from sms4sats_async.errors import (
     APIError,
     AuthenticationError,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sms4sats_async._secrets import hide, mask, mask_optional, quote, quote_optional, show
+from sms4sats_async._redact import hide, mask, mask_optional, quote, quote_optional, show
 
 ORDER_ID = "0123456789abcdef" * 4
 HEX = st.text(string.hexdigits, min_size=64, max_size=64)

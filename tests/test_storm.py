@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from sms4sats_async import Sms4SatsClient
-from sms4sats_async._exchange import CONNECTIONS
+from sms4sats_async._http.retrying import CONNECTIONS
 from tests.servers import ORDER_ID, Server, descriptors, eventually, opened, service
 
 # First a few at a time, so that some are answered; then all at once, so that most wait in line.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from sms4sats_async._wire import target
+from sms4sats_async._http.messages import target
 from tests.servers import ORDER_ID, Server, everywhere, opened, service
 
 IDS = (

@@ -12,7 +12,7 @@ from sms4sats_async import (
     RetryPolicy,
     Sms4SatsError,
 )
-from sms4sats_async._wire import MAXIMUM_BODY
+from sms4sats_async._http.messages import MAXIMUM_BODY
 from tests.servers import (
     FAILURES,
     KEY,

@@ -17,7 +17,7 @@ from sms4sats_async import (
     Sms4SatsClient,
     TransportError,
 )
-from sms4sats_async._transport import _own
+from sms4sats_async._http.transports import own as _own
 from tests.servers import (
     KEY,
     OK,

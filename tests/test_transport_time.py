@@ -15,9 +15,11 @@ from sms4sats_async import (
     RetryPolicy,
     Sms4SatsClient,
 )
-from sms4sats_async import _exchange as exchange_room
-from sms4sats_async._transport import _aiohttp, _httpx, _own
-from sms4sats_async._transport._seam import CONNECT_SHARE
+from sms4sats_async._http import retrying as exchange_room
+from sms4sats_async._http.transports import aiohttp as _aiohttp
+from sms4sats_async._http.transports import httpx as _httpx
+from sms4sats_async._http.transports import own as _own
+from sms4sats_async._http.transports.base import CONNECT_SHARE
 from tests.servers import (
     FAILURES,
     ONCE,

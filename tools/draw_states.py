@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from sms4sats_async._lifecycle import LAWS, Law, has_ended
+from sms4sats_async._orders.states import LAWS, Law, has_ended
 from sms4sats_async.models import Money, OrderState
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"

@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol
 
 import attrs
 
-from sms4sats_async._lifecycle import AUTOMATIC_CANCEL_AGE, verdict
-from sms4sats_async._secrets import mask_optional, quote_optional, show_invoice
+from sms4sats_async._orders.states import AUTOMATIC_CANCEL_AGE, verdict
+from sms4sats_async._redact import mask_optional, quote_optional, show_invoice
 from sms4sats_async.models import (
     CancelOutcome,
     Order,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sms4sats_async._arguments import aware, whole_number
+from sms4sats_async._validate import aware, whole_number
 
 from .entry import JournalChange, JournalEntry, can_be_pruned, newest_first
 

@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 
 from sms4sats_async._clock import Clock
-from sms4sats_async._secrets import hide_in_causes
+from sms4sats_async._redact import hide_in_causes
 from sms4sats_async.errors import JournalError
 from sms4sats_async.events import Event, JournalFailed
 

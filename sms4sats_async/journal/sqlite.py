@@ -23,8 +23,8 @@ import anyio
 import attrs
 from anyio.lowlevel import current_token
 
-from sms4sats_async._arguments import aware, positive_seconds, whole_number
-from sms4sats_async._arguments import path as as_path
+from sms4sats_async._validate import aware, positive_seconds, whole_number
+from sms4sats_async._validate import path as as_path
 from sms4sats_async.errors import JournalError
 from sms4sats_async.models import CancelOutcome, OrderState, RequestOutcome
 

@@ -10,25 +10,27 @@ from urllib.parse import quote as quote_plainly
 import anyio
 from anyio.lowlevel import current_token
 
-from ._arguments import instance
-from ._decode import read_json
-from ._logging import LOGGER, log_answer, log_event
-from ._secrets import hide, hide_in_causes
-from .errors import ClientStateError, RequestTimeoutError, Sms4SatsError
-from .events import AttemptFailed
-from .journal.recorder import Recorder
-from .models import RequestOutcome
-from .retry import RetryPolicy, next_delay
+from sms4sats_async._logging import LOGGER, log_answer, log_event
+from sms4sats_async._redact import hide, hide_in_causes
+from sms4sats_async._validate import instance
+from sms4sats_async.errors import ClientStateError, RequestTimeoutError, Sms4SatsError
+from sms4sats_async.events import AttemptFailed
+from sms4sats_async.journal.recorder import Recorder
+from sms4sats_async.models import RequestOutcome
+from sms4sats_async.retry import RetryPolicy, next_delay
+
+from .decode import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._clock import Clock
-    from ._operations import Operation
-    from ._transport._seam import Transport
-    from ._wire import Request, Response
-    from .events import Event
-    from .journal import OrderJournal
+    from sms4sats_async._clock import Clock
+    from sms4sats_async.events import Event
+    from sms4sats_async.journal import OrderJournal
+
+    from .endpoints import Operation
+    from .messages import Request, Response
+    from .transports.base import Transport
 
 T = TypeVar("T")
 

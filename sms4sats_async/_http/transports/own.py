@@ -17,14 +17,14 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 import httpx
 
-from sms4sats_async._wire import Response, Safety
+from sms4sats_async._http.messages import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
-from ._httpx import CLEAN_UP, Errors, Handshake, hide_order_ids_in_logs, order_ids_hidden
-from ._seam import CONNECT_SHARE, Headers, read_body
+from .base import CONNECT_SHARE, Headers, read_body
+from .httpx import CLEAN_UP, Errors, Handshake, hide_order_ids_in_logs, order_ids_hidden
 
 if TYPE_CHECKING:
-    from sms4sats_async._wire import Request
+    from sms4sats_async._http.messages import Request
 
 KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept. Common servers close one after 5 (uvicorn, Node), and a

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from ._secrets import show
+from ._redact import show
 from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from sms4sats_async._secrets import quote
-from sms4sats_async._wire import Response
+from sms4sats_async._http.messages import Response
+from sms4sats_async._redact import quote
 from sms4sats_async.errors import ClientStateError
 from sms4sats_async.models import RequestOutcome
 
-from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
+from .base import CONNECT_SHARE, Headers, Rule, read_body, translate
 
 if TYPE_CHECKING:
-    from sms4sats_async._wire import Request
+    from sms4sats_async._http.messages import Request
 
 _NOT_SENT: Final = RequestOutcome.NOT_SENT
 _TIMEOUTS: Final = (aiohttp.ServerTimeoutError,)

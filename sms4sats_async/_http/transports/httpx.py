@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from sms4sats_async._secrets import hide_order_ids, mask, quote
-from sms4sats_async._wire import Response
+from sms4sats_async._http.messages import Response
+from sms4sats_async._redact import hide_order_ids, mask, quote
 from sms4sats_async.errors import ClientStateError, TransportError
 from sms4sats_async.models import RequestOutcome
 
-from ._seam import CONNECT_SHARE, Headers, Rule, read_body, translate
+from .base import CONNECT_SHARE, Headers, Rule, read_body, translate
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from sms4sats_async._wire import Request
+    from sms4sats_async._http.messages import Request
 
 _ORDER_ID: Final = re.compile(r"(orderId=)([^&\s]+)")
 _NOT_SENT: Final = RequestOutcome.NOT_SENT

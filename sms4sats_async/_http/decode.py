@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
-from ._arguments import instance
-from ._lifecycle import Facts, law_for
-from ._secrets import mask, quote
-from ._wire import MAXIMUM_BODY, Request, Response, Safety
-from .errors import (
+from sms4sats_async._orders.states import Facts, law_for
+from sms4sats_async._redact import mask, quote
+from sms4sats_async._validate import instance
+from sms4sats_async.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
@@ -28,7 +27,7 @@ from .errors import (
     ServerError,
     UnableToSaveDataError,
 )
-from .models import (
+from sms4sats_async.models import (
     Cancellation,
     CancelOutcome,
     ComputedPrice,
@@ -42,6 +41,8 @@ from .models import (
     Service,
     SmsStatus,
 )
+
+from .messages import MAXIMUM_BODY, Request, Response, Safety
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from .errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
-from .models import CancelOutcome, Money, OrderState, SmsStatus
+from sms4sats_async.errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
+from sms4sats_async.models import CancelOutcome, Money, OrderState, SmsStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx
 
-    from ._seam import Transport
+    from .base import Transport
 
 __all__ = ["open_transport"]
 
@@ -25,18 +25,18 @@ def open_transport(http_client: object | None, *, base_url: str, api_key: str | 
         InvalidArgumentError: An object that is none of the clients known here.
     """
     if http_client is None:
-        from ._own import OwnTransport  # noqa: PLC0415
+        from .own import OwnTransport  # noqa: PLC0415
 
         return OwnTransport(base_url, api_key)
     bases = type(http_client).__mro__
     kinds = {(base.__module__.partition(".")[0], base.__name__) for base in bases}
     if ("aiohttp", "ClientSession") in kinds:
-        from ._aiohttp import AiohttpTransport  # noqa: PLC0415
+        from .aiohttp import AiohttpTransport  # noqa: PLC0415
 
         return AiohttpTransport(cast("aiohttp.ClientSession", http_client), base_url, api_key)
     for library in ("httpx", "httpx2"):
         if (library, "AsyncClient") in kinds:
-            from ._httpx import HttpxTransport  # noqa: PLC0415
+            from .httpx import HttpxTransport  # noqa: PLC0415
 
             return HttpxTransport(
                 cast("httpx.AsyncClient", http_client), library, base_url, api_key

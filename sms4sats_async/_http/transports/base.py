@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import anyio
 
-from sms4sats_async._wire import MAXIMUM_BODY
+from sms4sats_async._http.messages import MAXIMUM_BODY
 from sms4sats_async.errors import InvalidResponseError, RequestTimeoutError, TransportError
 from sms4sats_async.models import RequestOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
-    from sms4sats_async._wire import Request, Response
+    from sms4sats_async._http.messages import Request, Response
 
 T = TypeVar("T")
 

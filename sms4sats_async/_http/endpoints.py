@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
-from ._decode import (
+from .decode import (
     decode_balance,
     decode_cancelled,
     decode_countries,
@@ -19,7 +19,7 @@ from ._decode import (
     decode_services,
     decode_status,
 )
-from ._wire import Request, Safety, target
+from .messages import Request, Safety, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

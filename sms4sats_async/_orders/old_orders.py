@@ -9,20 +9,9 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import attrs
 
-from ._clock import CLOCKS_DIFFER
-from ._lifecycle import (
-    AUTOMATIC_CANCEL_AGE,
-    GRACE_AFTER_AUTOMATIC_CANCEL,
-    MINIMUM_CANCEL_AGE,
-    Step,
-    after_failed_cancel,
-    made_at,
-    refusal_wait,
-    verdict,
-)
-from ._operations import CANCEL_ORDER
-from ._watching import SHORTEST_SLEEP, Poller, get_status, moment, wait_for_code
-from .errors import (
+from sms4sats_async._clock import CLOCKS_DIFFER
+from sms4sats_async._http.endpoints import CANCEL_ORDER
+from sms4sats_async.errors import (
     APIError,
     ClientStateError,
     CodeAlreadyReceivedError,
@@ -33,17 +22,29 @@ from .errors import (
     OrderRefundedError,
     Sms4SatsError,
 )
-from .events import OrderCancelled, Waiting
-from .invoice import Invoice
-from .journal.entry import told
-from .models import Cancellation, CancelOutcome, RequestOutcome
-from .retry import RetryPolicy
+from sms4sats_async.events import OrderCancelled, Waiting
+from sms4sats_async.invoice import Invoice
+from sms4sats_async.journal.entry import told
+from sms4sats_async.models import Cancellation, CancelOutcome, RequestOutcome
+from sms4sats_async.retry import RetryPolicy
+
+from .old_watching import SHORTEST_SLEEP, Poller, get_status, moment, wait_for_code
+from .states import (
+    AUTOMATIC_CANCEL_AGE,
+    GRACE_AFTER_AUTOMATIC_CANCEL,
+    MINIMUM_CANCEL_AGE,
+    Step,
+    after_failed_cancel,
+    made_at,
+    refusal_wait,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from ._exchange import Exchange
-    from .models import OrderStatus, ReceiveOrder
+    from sms4sats_async._http.retrying import Exchange
+    from sms4sats_async.models import OrderStatus, ReceiveOrder
 
 _AUTOMATIC: Final = AUTOMATIC_CANCEL_AGE.total_seconds()
 

@@ -8,16 +8,17 @@ from typing import Final, Protocol, Self
 
 import anyio
 
-from ._arguments import positive_seconds
-from ._exchange import Exchange
-from ._lifecycle import AUTOMATIC_CANCEL_AGE, made_at, verdict
-from ._logging import LOGGER
-from ._orders import CancelSteps, PatientCancel
-from ._secrets import mask
-from ._watching import Poller, moment, wait_for_code
-from .errors import ClientStateError, JournalError, OrderError, Sms4SatsError
-from .models import Cancellation, Order, OrderStatus
-from .retry import RetryPolicy
+from sms4sats_async._http.retrying import Exchange
+from sms4sats_async._logging import LOGGER
+from sms4sats_async._redact import mask
+from sms4sats_async._validate import positive_seconds
+from sms4sats_async.errors import ClientStateError, JournalError, OrderError, Sms4SatsError
+from sms4sats_async.models import Cancellation, Order, OrderStatus
+from sms4sats_async.retry import RetryPolicy
+
+from .old_orders import CancelSteps, PatientCancel
+from .old_watching import Poller, moment, wait_for_code
+from .states import AUTOMATIC_CANCEL_AGE, made_at, verdict
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""

@@ -15,17 +15,18 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint, current_token
 
-from ._clock import CLOCKS_DIFFER, Clock
-from ._exchange import Exchange
-from ._lifecycle import made_at
-from ._orders import CancelSteps
-from ._watching import SHORTEST_SLEEP
-from .errors import JournalError, Sms4SatsError
-from .events import CancelFinished, CancelResult
-from .journal import JournalChange, JournalEntry
-from .journal.entry import claimed, given_up, seen, told
-from .journal.recorder import Recorder
-from .models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
+from sms4sats_async._clock import CLOCKS_DIFFER, Clock
+from sms4sats_async._http.retrying import Exchange
+from sms4sats_async.errors import JournalError, Sms4SatsError
+from sms4sats_async.events import CancelFinished, CancelResult
+from sms4sats_async.journal import JournalChange, JournalEntry
+from sms4sats_async.journal.entry import claimed, given_up, seen, told
+from sms4sats_async.journal.recorder import Recorder
+from sms4sats_async.models import Cancellation, CancelOutcome, OrderStatus, RequestOutcome
+
+from .old_orders import CancelSteps
+from .old_watching import SHORTEST_SLEEP
+from .states import made_at
 
 _LONGEST_STEP: Final = 60.0
 """Seconds that one step of one order may take at most, so that its claim outlasts it."""

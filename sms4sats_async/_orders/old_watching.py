@@ -5,22 +5,23 @@ from typing import Final, Self
 
 import attrs
 
-from ._exchange import Exchange
-from ._lifecycle import has_ended, verdict
-from ._operations import GET_ORDER_STATUS
-from ._secrets import quote
-from ._wire import Safety
-from .errors import (
+from sms4sats_async._http.endpoints import GET_ORDER_STATUS
+from sms4sats_async._http.messages import Safety
+from sms4sats_async._http.retrying import Exchange
+from sms4sats_async._redact import quote
+from sms4sats_async.errors import (
     ClientStateError,
     CodeTimeoutError,
     OrderError,
     OrderRefundedError,
     Sms4SatsError,
 )
-from .events import StatusPolled, Waiting
-from .journal.entry import seen
-from .models import CancelOutcome, OrderState, OrderStatus
-from .retry import RetryPolicy, may_repeat
+from sms4sats_async.events import StatusPolled, Waiting
+from sms4sats_async.journal.entry import seen
+from sms4sats_async.models import CancelOutcome, OrderState, OrderStatus
+from sms4sats_async.retry import RetryPolicy, may_repeat
+
+from .states import has_ended, verdict
 
 SHORTEST_SLEEP: Final = 0.001
 """Seconds below which no sleep is asked for: a timer can do no less, and a wait would spin."""
