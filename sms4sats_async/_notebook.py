@@ -1,9 +1,26 @@
-"""HTML for notebooks, made of plain values: everything that comes in is text, and is escaped."""
+"""Notebook displays: HTML for the models, as plain tables and cards. All values are escaped."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Final
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from ._bolt11 import NotAnInvoiceError, read, satoshis
+from ._redact import mask, quote
+from .models import (
+    FundOrder,
+    Listing,
+    Money,
+    Order,
+    OrderResult,
+    OrderStatus,
+    Price,
+    SendOrder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +49,126 @@ _STYLE: Final = """
 .sms4sats .scroll tr { border-bottom: 1px solid rgba(128, 128, 128, .25) }
 .sms4sats .scroll .number { text-align: right; font-variant-numeric: tabular-nums }
 """
+
+
+def render(value: object) -> str | None:
+    """Return the HTML of a model, or None where there is nothing to show."""
+    match value:
+        case Order():
+            return order_card(value)
+        case OrderStatus():
+            return _status_card(value)
+        case OrderResult():
+            return _result_card(value)
+        case Price():
+            return _price_card(value)
+        case Listing():
+            return _listing(cast("Listing[Any]", value))
+        case _:
+            return None
+
+
+def order_card(order: Order, result: OrderResult | None = None) -> str:
+    """Return an order with its QR code, or how it ended if `result` is given."""
+    if result is not None:
+        return _result_card(result)
+    now = time.time()
+    age = now - order.created_at.timestamp()
+    of_all = {field.name for field in attrs.fields(Order)}
+    own = [field.name for field in attrs.fields(type(order)) if field.name not in of_all]
+    facts: dict[str, object] = {
+        "order": mask(order.order_id),
+        **{name: getattr(order, name) for name in own},
+        **order.metadata,
+        "created": f"{_clock(order.created_at)}, {span(age)} ago",
+    }
+    match order:
+        case SendOrder():
+            title = "order for a message"
+        case FundOrder():
+            title = "invoice for the balance"
+        case _:
+            title = "order for a code"
+    try:
+        invoice = read(order.invoice)
+    except NotAnInvoiceError as error:
+        paid = order.invoice == "paid"
+        facts["money"] = "held, paid from the balance" if paid else Money.UNKNOWN.value
+        facts["problem"] = None if paid else str(error)
+        return card(title, facts)
+    amount = satoshis(invoice.amount_msat)
+    left = invoice.expires_at.timestamp() - now
+    facts["amount"] = "chosen by the payer" if amount is None else f"{amount} sat"
+    facts["network"] = None if invoice.network == "bitcoin" else invoice.network
+    until = _clock(invoice.expires_at)
+    facts["payable"] = (
+        f"until {until}, {span(left)} from now" if left > 0 else f"no longer, it expired at {until}"
+    )
+    facts["money"] = "with the payer until the invoice is paid"
+    if not isinstance(order, FundOrder):
+        facts["money"] = "with the payer until the invoice is paid, then held"
+    return card(title, facts, pay=invoice.bolt11)
+
+
+def _status_card(status: OrderStatus) -> str:
+    facts = {
+        "order": mask(status.order_id),
+        "money": status.money.value,
+        "number": status.number,
+        "country": status.country,
+        "service": status.service,
+        "message": None if status.sms_status is None else status.sms_status.value,
+        "as of": None if status.timestamp is None else _clock(status.timestamp),
+        "the service says": None if status.error is None else quote(status.error),
+    }
+    return card(status.state.value, facts, big=status.code)
+
+
+def _result_card(result: OrderResult) -> str:
+    facts: dict[str, object] = {
+        "order": mask(result.order_id),
+        "money": result.money.value,
+        "number": result.number,
+        **result.metadata,
+        "last status": None if result.status is None else result.status.state.value,
+        "cancel requests": result.attempts,
+        "problem": None if result.error is None else str(result.error),
+    }
+    title = "the end is unknown" if result.outcome is None else result.outcome.value
+    return card(title, facts, big=result.code)
+
+
+def _price_card(price: Price) -> str:
+    facts: dict[str, object] = {
+        "to receive a code": _sat(price.receive),
+        "to send a message": _sat(price.send),
+        "to rent a number": _sat(price.rent),
+        "the service's own part": _sat(price.platform_fee),
+    }
+    if price.computed is None:
+        return card("prices", facts)
+    asked = {"country": price.computed.country, "for": price.computed.description}
+    return card("prices", asked | facts, big=_sat(price.computed.price))
+
+
+def _sat(amount: int | None) -> str | None:
+    return None if amount is None else f"{amount} sat"
+
+
+def _listing(values: Listing[Any]) -> str | None:
+    if not values:
+        return None
+    names = [
+        field.name for field in attrs.fields(type(values[0])) if field.name not in {"image", "raw"}
+    ]
+    return table(
+        [name.replace("_", " ") for name in names],
+        [[getattr(each, name) for name in names] for each in values],
+    )
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def card(

@@ -1,4 +1,4 @@
-"""How a secret is shown: an order id or an API key is never written whole."""
+"""Mask secrets: an order id, an invoice or an API key is never shown whole."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHORTEST_SHOWN = 12
-_LOOKS_LIKE_AN_ORDER_ID = re.compile(r"[0-9a-fA-F]{64}")
+# 64 hex digits (order ids in the documentation, payment hashes, preimages), or an invoice.
+_LOOKS_SECRET = re.compile(
+    r"[0-9a-fA-F]{64}|(?<![0-9a-z])ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE
+)
 _LONGEST_QUOTE = 200
-_LONGEST_INVOICE = 24
 
 
 def mask(secret: str) -> str:
@@ -26,14 +28,17 @@ def mask_optional(secret: str | None) -> str:
     return "None" if secret is None else mask(secret)
 
 
-def show_invoice(payreq: str) -> str:
-    """Return what tells one invoice from another; the whole would fill lines."""
-    return repr(f"{payreq[:16]}…{payreq[-4:]}" if len(payreq) > _LONGEST_INVOICE else payreq)
+def mask_invoice(invoice: str) -> str:
+    """Return what `repr` shows of an invoice.
+
+    Whether its payment hash equals the order id is unknown, so it is masked like the order id.
+    """
+    return repr(invoice if invoice in {"", "paid"} else mask(invoice))
 
 
-def show_optional_invoice(invoice: str | None) -> str:
+def mask_optional_invoice(invoice: str | None) -> str:
     """Return what `repr` shows of an invoice that may be absent."""
-    return "None" if invoice is None else show_invoice(invoice)
+    return "None" if invoice is None else mask_invoice(invoice)
 
 
 def hide(text: str, secret: str) -> str:
@@ -47,8 +52,8 @@ def hide(text: str, secret: str) -> str:
 
 
 def hide_order_ids(text: str) -> str:
-    """Return `text` with whatever looks like an order id masked: an answer may echo one."""
-    return _LOOKS_LIKE_AN_ORDER_ID.sub(lambda found: mask(found.group()), text)
+    """Return `text` with everything masked that looks like an order id or an invoice."""
+    return _LOOKS_SECRET.sub(lambda found: mask(found.group()), text)
 
 
 def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:

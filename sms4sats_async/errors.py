@@ -15,59 +15,59 @@ Sms4SatsError
 │   └── ServerError
 │       └── UnableToSaveDataError
 └── OrderError
-    ├── CodeAlreadyReceivedError
     ├── OrderRefundedError
     └── CodeTimeoutError (TimeoutError)
-        └── CodeTimeoutRefundedError (OrderRefundedError too)
 ```
 """
 
 from typing import Any, Final, TypedDict, Unpack
 
 from ._redact import hide, mask
-from .models import Order, OrderStatus, RequestOutcome
+from .models import Money, Order, OrderStatus, RequestOutcome
 
 _NOT_SENT = RequestOutcome.NOT_SENT
 _REFUSED = RequestOutcome.REFUSED
 _UNKNOWN = RequestOutcome.UNKNOWN
 
+_AUTOMATIC_REFUND: Final = (
+    "Without a code, the service refunds the order automatically 21 minutes after it was created."
+)
 _ORDER_UNKNOWN: Final = (
-    "The request may have arrived, so an order may exist whose id was lost: do not simply ask "
-    "again. An invoice that never arrived cannot be paid, so no wallet lost money"
+    "The service may or may not have created an order. Nobody can pay it, because its invoice did "
+    "not arrive. Check before you order again"
 )
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("cancel_order", _NOT_SENT): (
-        "No cancel was sent, the order is as it was. Try again; without a code the service "
-        "returns the money by itself 21 minutes after the order."
+        f"No cancel was sent and the order is unchanged. Try again. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _REFUSED): (
-        "The service did not cancel it now: the order may be younger than 2 minutes, already "
-        "ended, or unknown. get_order_status() tells which; without a code the service returns "
-        "the money by itself 21 minutes after the order."
+        "The service did not cancel the order. The order may be younger than 2 minutes, already "
+        f"ended, or unknown: get_order_status() shows which. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _UNKNOWN): (
-        "Whether the order was cancelled is unknown. get_order_status() may tell, and asking to "
-        "cancel again is safe; without a code the service returns the money by itself 21 minutes "
-        "after the order."
+        "The order may or may not be cancelled. get_order_status() may show which, and you can "
+        f"safely cancel again. {_AUTOMATIC_REFUND}"
     ),
-    ("create_order", _NOT_SENT): "No order was made and no money moved; asking again is safe.",
-    ("create_order", _REFUSED): "No order was made and no money moved.",
+    ("create_order", _NOT_SENT): "No order was created and no money moved. You can try again.",
+    ("create_order", _REFUSED): "No order was created and no money moved.",
     ("create_order", _UNKNOWN): (
-        f"{_ORDER_UNKNOWN}; with immediate=True compare get_balance() with what it was."
+        f"{_ORDER_UNKNOWN}: with immediate=True, compare get_balance() with the balance before."
     ),
     ("create_send_order", _NOT_SENT): (
-        "No order was made, no message sent and no money moved; asking again is safe."
+        "No order was created, no message was sent and no money moved. You can try again."
     ),
-    ("create_send_order", _REFUSED): "No order was made, no message sent and no money moved.",
+    ("create_send_order", _REFUSED): (
+        "No order was created, no message was sent and no money moved."
+    ),
     ("create_send_order", _UNKNOWN): (
-        f"{_ORDER_UNKNOWN}; with immediate=True the message may have been sent: compare "
-        "get_balance() with what it was."
+        f"{_ORDER_UNKNOWN}: with immediate=True the message may have been sent, so compare "
+        "get_balance() with the balance before."
     ),
-    ("fund", _NOT_SENT): "No invoice was made and no money moved; asking again is safe.",
-    ("fund", _REFUSED): "No invoice was made and no money moved.",
+    ("fund", _NOT_SENT): "No invoice was created and no money moved. You can try again.",
+    ("fund", _REFUSED): "No invoice was created and no money moved.",
     ("fund", _UNKNOWN): (
-        "An invoice may exist that was lost on the way; it cannot be paid, so no money moved. "
-        "get_history() shows what was funded."
+        "The service may or may not have created an invoice. It did not arrive, so nobody can pay "
+        "it and no money moved. get_history() shows what was funded."
     ),
 }
 
@@ -80,21 +80,23 @@ class Common(TypedDict, total=False):
     operation: str | None
     order_id: str | None
     attempts: int
-    request_outcome: RequestOutcome
+    request_outcome: RequestOutcome | None
 
 
 class Sms4SatsError(Exception):
-    """The root of every error of this library.
+    """The base class of every error of this library.
 
-    `str` of it tells what happened, whether anything was sent, what that means for the money and
-    what to do next, and masks order ids and keys. It can be pickled (without its `__cause__`).
+    `str` of an error says what failed, whether a request was sent, what that means for the money
+    and what to do next. It masks order ids, invoices and keys. An error can be pickled, without its
+    `__cause__`.
 
     Attributes:
-        problem: What happened, alone.
-        operation: The method of the client that failed, or None outside of one.
-        order_id: The order, whole: the only handle on the money. Keep it out of logs.
+        problem: What failed, without the consequences.
+        operation: The client's method that failed, or None outside of one.
+        order_id: The whole order id. Keep it out of logs.
         attempts: How many requests this call tried to send.
-        request_outcome: What is known of them all together.
+        request_outcome: What is known about all these requests together. None for an error that is
+            about an order and not about a failed request.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Sms4SatsError(Exception):
         operation: str | None = None,
         order_id: str | None = None,
         attempts: int = 0,
-        request_outcome: RequestOutcome = RequestOutcome.NOT_SENT,
+        request_outcome: RequestOutcome | None = RequestOutcome.NOT_SENT,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -120,9 +122,9 @@ class Sms4SatsError(Exception):
         if self.attempts > 1:
             where += f"{', ' if where else ''}{self.attempts} attempts"
         problem = self.problem if self.order_id is None else hide(self.problem, self.order_id)
-        told = f"{where}: {problem}" if where else problem
+        failed = f"{where}: {problem}" if where else problem
         consequence = self._consequence()
-        return f"{told.rstrip('.')}. {consequence}" if consequence else told
+        return f"{failed.rstrip('.')}. {consequence}" if consequence else failed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self}>"
@@ -131,12 +133,11 @@ class Sms4SatsError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def _consequence(self) -> str:
-        """Return what the failure means and what to do next."""
-        if self.operation is None:
+        """Return what the failure means for the money and what to do next."""
+        if self.operation is None or self.request_outcome is None:
             return ""
         return _CONSEQUENCES.get(
-            (self.operation, self.request_outcome),
-            "Nothing was changed by it; asking again is safe.",
+            (self.operation, self.request_outcome), "Nothing was changed. You can try again."
         )
 
 
@@ -150,14 +151,14 @@ def _rebuild(
 
 
 class InvalidArgumentError(Sms4SatsError, ValueError):
-    """An argument cannot be meant; nothing was sent."""
+    """If an argument is invalid. Nothing was sent."""
 
     def _consequence(self) -> str:
         return "Nothing was sent."
 
 
 class ClientStateError(Sms4SatsError, RuntimeError):
-    """The client is closed, or belongs to another event loop; nothing was sent."""
+    """If the client is closed or belongs to another event loop. Nothing was sent."""
 
     def _consequence(self) -> str:
         if self.request_outcome is RequestOutcome.NOT_SENT:
@@ -166,18 +167,18 @@ class ClientStateError(Sms4SatsError, RuntimeError):
 
 
 class TransportError(Sms4SatsError):
-    """No answer: the connection failed before or after the request left (`request_outcome`)."""
+    """If no answer arrived. `request_outcome` says whether the request was sent."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """No whole answer within the time that an attempt may take."""
+    """If no complete answer arrived within the time for an attempt."""
 
 
 class InvalidResponseError(Sms4SatsError):
-    """An answer that nobody can read: HTML, cut JSON, a wrong shape, or over 1 MiB.
+    """If the answer is unreadable: HTML, cut JSON, a wrong shape, or more than 1 MiB.
 
     Attributes:
-        status_code: The HTTP status of that answer, or None where it was not kept.
+        status_code: The HTTP status of the answer, or None if it is not known.
     """
 
     def __init__(
@@ -188,11 +189,11 @@ class InvalidResponseError(Sms4SatsError):
 
 
 class JournalError(Sms4SatsError):
-    """The journal cannot be read or written: a full disk, a damaged or locked file.
+    """If the journal cannot be read or written: a full disk, a damaged or locked file.
 
     Attributes:
-        order: The order that was made and could not be written down, its id and invoice with it;
-            None where none was made, since nothing is asked for without a record.
+        order: The order that was created but could not be recorded, with its id and invoice. None
+            where no order was created: no order is requested without a record.
     """
 
     def __init__(
@@ -204,24 +205,24 @@ class JournalError(Sms4SatsError):
     def _consequence(self) -> str:
         if self.order is not None:
             return (
-                "The order was made, and the journal holds only that one was asked for: its id and "
-                "invoice stand on the error's order. Keep them; do not pay twice."
+                "The order was created, but the journal does not have its id and invoice. Both are "
+                "in the error's `order`: keep them, and do not pay twice."
             )
         if self.operation in _MAKES_AN_ORDER:
             return (
-                "Nothing was sent, because no order is made without a record. Mend the journal "
-                "and ask again."
+                "Nothing was sent, because no order is requested without a record. Repair the "
+                "journal, then try again."
             )
         return ""
 
 
 class APIError(Sms4SatsError):
-    """The service said no.
+    """If the service rejects the request.
 
     Attributes:
-        status_code: The HTTP status, a 200 may carry an error too (seen); None where the library
-            refused in the service's place, before anything was sent.
-        reason: The service's own word for it, or None if it gave none.
+        status_code: The HTTP status; a 200 may carry an error too (seen). None where the library
+            rejected the request before it was sent.
+        reason: The reason that the service gave, or None.
         retry_after: Seconds that the service asked to wait, or None.
     """
 
@@ -241,68 +242,71 @@ class APIError(Sms4SatsError):
 
 
 class BadRequestError(APIError):
-    """HTTP 400: the same request will be refused again."""
+    """If the service answers HTTP 400. The same request will be refused again."""
 
 
 class AuthenticationError(APIError):
-    """The key is missing or not accepted: HTTP 401, 403, or 400 `X-API-Key header is missing.`."""
+    """If the key is missing or refused: HTTP 401, 403, or 400 `X-API-Key header is missing.`."""
 
 
 class RateLimitError(APIError):
-    """HTTP 429; `retry_after` holds the seconds to wait where the service gave them."""
+    """If the service answers HTTP 429. `retry_after` has the seconds to wait, if it gave them."""
 
 
 class ServerError(APIError):
-    """HTTP 5xx."""
+    """If the service answers HTTP 5xx."""
 
 
 class UnableToSaveDataError(ServerError):
-    """HTTP 500 `unable to save data`: the documented refusal of a cancel."""
+    """If the service answers HTTP 500 `unable to save data`, its documented refusal of a cancel."""
 
 
 class OrderError(Sms4SatsError):
-    """The order ended otherwise than was asked for, or is not what was asked for.
+    """If an order did not end as this call requires, or is an order of another kind.
 
-    It is about the order and not about a request that failed, so `request_outcome` says nothing
-    here, and `attempts` counts the reads or cancels that it took.
+    The error is about the order, not about a failed request: `request_outcome` is None, and
+    `attempts` counts the status reads.
 
     Attributes:
-        status: The last status seen, or None.
+        status: The last status that was read, or None.
     """
 
     def __init__(
-        self, problem: str = "", *, status: OrderStatus | None = None, **common: Unpack[Common]
+        self,
+        problem: str = "",
+        *,
+        status: OrderStatus | None = None,
+        operation: str | None = None,
+        order_id: str | None = None,
+        attempts: int = 0,
     ) -> None:
-        super().__init__(problem, **common)
+        super().__init__(
+            problem,
+            operation=operation,
+            order_id=order_id,
+            attempts=attempts,
+            request_outcome=None,
+        )
         self.status = status
-
-    def _consequence(self) -> str:
-        return ""
-
-
-class CodeAlreadyReceivedError(OrderError):
-    """The code is there (`status.code`) and paid for, so the order cannot be cancelled."""
-
-    def _consequence(self) -> str:
-        return "The code stands in the error's status.code, and the money is spent on it."
 
 
 class OrderRefundedError(OrderError):
-    """The service gave the order back: no code will come, the money returns by itself."""
+    """If the service refunded the order while you waited for its code."""
 
     def _consequence(self) -> str:
-        return "No code will come; the money returns to the payer by itself."
+        return "No code will arrive. The service refunds the payment automatically."
 
 
 class CodeTimeoutError(OrderError, TimeoutError):
-    """No code within the time given; the order still stands and the money is still held."""
+    """If no code arrived before the deadline. The order is still open."""
 
     def _consequence(self) -> str:
-        return (
-            "The order still stands and the money is still held: wait on, or get it back with "
-            "cancel_order_when_allowed()."
-        )
-
-
-class CodeTimeoutRefundedError(OrderRefundedError, CodeTimeoutError):
-    """No code within the time given, and the order was cancelled or given back: both in one."""
+        money = Money.UNKNOWN if self.status is None else self.status.money
+        match money:
+            case Money.HELD:
+                known = "The order is open and the money is held."
+            case Money.WITH_PAYER:
+                known = "The order is open and its invoice is not paid."
+            case _:
+                known = "The order may be open and the money may be held."
+        return f"{known} Wait longer, or call code_or_refund(order, timeout=0) for the refund."

@@ -1,15 +1,15 @@
-"""What the client tells while it works, as small frozen values for `on_event`.
+"""Progress events of the client, as small frozen values for `on_event`.
 
-Logging, progress bars and metrics all hang on this one mechanism.
+Logging, progress bars and metrics all use this one mechanism.
 """
 
 from datetime import datetime
 
 import attrs
 
-from ._redact import mask, mask_optional
+from ._redact import mask_optional
 from .errors import JournalError, Sms4SatsError
-from .models import Cancellation, CancelOutcome, Order, OrderStatus, RequestOutcome
+from .models import Order, OrderResult, OrderStatus
 
 
 @attrs.frozen
@@ -17,7 +17,7 @@ class Event:
     """What every event has.
 
     Attributes:
-        order_id: The order it is about, or None; `repr` masks it.
+        order_id: The order, or None if the event is about none; `repr` masks it.
     """
 
     order_id: str | None = attrs.field(repr=mask_optional)
@@ -25,7 +25,7 @@ class Event:
 
 @attrs.frozen
 class OrderCreated(Event):
-    """An order was made: the moment to write its id down.
+    """The service created an order.
 
     Attributes:
         order: The order.
@@ -39,11 +39,11 @@ class AttemptFailed(Event):
     """A request failed.
 
     Attributes:
-        operation: The method of the client.
-        attempt: Which attempt it was, counted from 1.
-        attempts: How many there are at most, by the policy of the call.
+        operation: The client's method.
+        attempt: The number of this attempt, from 1.
+        attempts: How many attempts the call's policy allows.
         error: How it failed.
-        delay: Seconds until the next attempt, or None if there is none.
+        delay: Seconds until the next attempt, or None if this was the last one.
     """
 
     operation: str
@@ -58,8 +58,8 @@ class Waiting(Event):
     """A wait begins.
 
     Attributes:
-        until: When it ends, at the latest.
-        reason: What is waited for, for people.
+        until: The latest time at which it ends.
+        reason: Why the call waits, in words.
     """
 
     until: datetime
@@ -68,67 +68,29 @@ class Waiting(Event):
 
 @attrs.frozen
 class StatusPolled(Event):
-    """The status of an order was read while waiting.
+    """The status of an order was read during a wait.
 
     Attributes:
-        status: What the service said.
+        status: The status.
     """
 
     status: OrderStatus
 
 
 @attrs.frozen
-class OrderCancelled(Event):
-    """An order whose money was asked back has ended.
+class OrderEnded(Event):
+    """An order ended, or a call for many orders finished with it and could not end it.
 
     Attributes:
-        cancellation: How it ended.
+        result: How the order ended.
     """
 
-    cancellation: Cancellation
-
-
-@attrs.frozen
-class CancelResult:
-    """What became of one of many orders whose money was asked back.
-
-    Attributes:
-        order_id: The order; `repr` masks it.
-        outcome: How it ended; or, where the cancel failed, what is known of it: REFUSED, UNKNOWN,
-            or NOT_SENT.
-        code: The code, where it came first.
-        status: The last status seen, or None.
-        error: How it failed, or None.
-        attempts: How many times the cancel was sent.
-    """
-
-    order_id: str = attrs.field(repr=mask)
-    outcome: CancelOutcome | RequestOutcome
-    code: str | None = None
-    status: OrderStatus | None = None
-    error: Sms4SatsError | None = attrs.field(default=None, eq=False)
-    attempts: int = 0
-
-    @property
-    def funds_returned(self) -> bool | None:
-        """Whether the money is the payer's again; None where nobody can tell yet."""
-        return self.outcome.funds_returned if isinstance(self.outcome, CancelOutcome) else None
-
-
-@attrs.frozen
-class CancelFinished(Event):
-    """A scheduler, or `cancel_orders`, is done with an order.
-
-    Attributes:
-        result: How it ended, or what is known of the failure.
-    """
-
-    result: CancelResult
+    result: OrderResult
 
 
 @attrs.frozen
 class JournalFailed(Event):
-    """What became known of an order could not be written in the journal; the call went on.
+    """The journal could not record what became known of an order. The call went on.
 
     Attributes:
         error: Why.

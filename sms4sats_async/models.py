@@ -1,61 +1,54 @@
-"""The values that a user meets: orders, their status, and what became of a cancel."""
+"""The values that a user meets: orders, their status, their results, and the catalogue."""
 
 import enum
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from . import _notebook as _html
-from ._bolt11 import NotAnInvoiceError, read, satoshis
-from ._redact import (
-    mask,
-    mask_optional,
-    quote,
-    quote_optional,
-    show_invoice,
-    show_optional_invoice,
-)
+from ._redact import mask, mask_invoice, mask_optional, mask_optional_invoice, quote_optional
+
+if TYPE_CHECKING:
+    from .errors import Sms4SatsError
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 class RequestOutcome(enum.Enum):
-    """What is known of a request that failed."""
+    """What is known about a failed request."""
 
     NOT_SENT = "not sent"
-    """It provably never left: nothing was changed anywhere."""
+    """The request provably never left this machine: nothing changed."""
 
     REFUSED = "refused"
-    """The service got it and said no."""
+    """The service received the request and refused it."""
 
     UNKNOWN = "unknown"
-    """It may have been carried out, and it may not."""
+    """The service may or may not have carried out the request."""
 
 
 class Money(enum.Enum):
-    """Who holds the money of an order."""
+    """Where the money of an order is."""
 
     WITH_PAYER = "with the payer"
     """The invoice is not paid."""
 
     HELD = "held"
-    """The hold invoice is paid: nobody can spend the money until it is settled or returned."""
+    """The hold invoice is paid. The money is neither settled nor refunded yet."""
 
     SETTLED = "settled"
-    """The service has it, for good."""
+    """The service has received the money. It cannot be refunded."""
 
-    RETURNED = "returned"
-    """It is the payer's again, or on its way back."""
+    REFUNDED = "refunded"
+    """The hold was released, so the money is back with the payer."""
 
     UNKNOWN = "unknown"
-    """The service has not said enough to tell."""
+    """The service's answers do not show where the money is."""
 
 
 class OrderState(enum.Enum):
-    """Where an order stands, read out of the status that the service gives."""
+    """The state of an order, derived from the status that the service returns."""
 
     UNPAID = "unpaid"
     HELD = "held"
@@ -70,94 +63,75 @@ class OrderState(enum.Enum):
 
 
 class SmsStatus(enum.Enum):
-    """What the service says of a message that it was to send (`smsStatus`, documented)."""
+    """The delivery status of a message to send (`smsStatus`, documented)."""
 
     CREATED = "created"
     SENT = "sent"
     DELIVERED = "delivered"
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """A word that is not documented; it stands in `OrderStatus.raw`."""
+    """A value that is not documented. `OrderStatus.raw` holds it."""
 
 
-class CancelOutcome(enum.Enum):
-    """How an attempt to get the money back ended."""
+class OrderOutcome(enum.Enum):
+    """How an order ended."""
+
+    CODE_RECEIVED = "code received"
+    """The code arrived, so the money is settled."""
+
+    MESSAGE_SENT = "message sent"
+    """The message was sent, so the money is settled."""
 
     CANCELLED = "cancelled"
-    """The service answered OK to the cancel."""
+    """The service answered OK to the cancel. It refunds what was paid."""
 
-    ALREADY_RELEASED = "already released"
-    """The service had given the money back before, and its status says so."""
+    REFUNDED = "refunded"
+    """The order's status shows that the service refunded it."""
 
-    CODE_ARRIVED = "code arrived"
-    """No cancel: the code came first, stands in `status.code`, and is paid for."""
 
-    @property
-    def funds_returned(self) -> bool:
-        """Whether the money is the payer's again, or on its way back."""
-        return self is not CancelOutcome.CODE_ARRIVED
+_REFUNDING = frozenset({OrderOutcome.CANCELLED, OrderOutcome.REFUNDED})
+
+
+class _Displayed:
+    """A value with a notebook display. Rendering is imported only when a notebook asks for it."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        from ._notebook import render  # noqa: PLC0415 - values do not depend on their display
+
+        return render(self)
 
 
 def _nothing() -> Mapping[str, Any]:
     return {}
 
 
+def _no_metadata() -> Mapping[str, str]:
+    return {}
+
+
 @attrs.frozen
-class Order:
+class Order(_Displayed):
     """What every order has.
 
     Attributes:
-        order_id: The only handle on the order. Whoever has it can read the code and cancel
+        order_id: The only identifier of the order. With it, anyone can read the code and cancel
             the order: keep it safe and out of logs (`repr` masks it).
-        payreq: The BOLT 11 hold invoice to pay. Paid means held, not settled.
-        created_at: When the service's answer was here, by this machine's clock: never earlier
-            than the moment from which the service counts, so that no cancel comes too early.
-        raw: The service's answer as it came.
+        invoice: The BOLT 11 hold invoice to pay (the service calls it `payreq`). Paid means held,
+            not settled. The word `"paid"` for an order that was paid from the key's balance.
+            `repr` masks it.
+        created_at: When the service's answer arrived, by this machine's clock. It is never earlier
+            than the moment from which the service counts, so no cancel is sent too early.
+        metadata: Your own notes on the order. The journal keeps them; the service never gets them.
+        raw: The service's answer, unchanged.
     """
 
     order_id: str = attrs.field(repr=mask)
-    payreq: str = attrs.field(repr=show_invoice)
+    invoice: str = attrs.field(repr=mask_invoice)
     created_at: datetime
+    metadata: Mapping[str, str] = attrs.field(factory=_no_metadata, hash=False, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
-
-    _title: ClassVar[str] = "order"
-    _money: ClassVar[str] = "with the payer until the invoice is paid, and held from then on"
-
-    def _repr_html_(self) -> str:
-        now = time.time()
-        age = now - self.created_at.timestamp()
-        facts: dict[str, object] = {
-            "order": mask(self.order_id),
-            **{name: getattr(self, name) for name in _own_fields(self)},
-            "made": f"{_clock(self.created_at)}, {_html.span(age)} ago",
-        }
-        try:
-            invoice = read(self.payreq)
-        except NotAnInvoiceError as error:
-            paid = self.payreq == "paid"
-            facts["money"] = "held, paid from the balance" if paid else Money.UNKNOWN.value
-            facts["problem"] = None if paid else str(error)
-            return _html.card(self._title, facts)
-        amount = satoshis(invoice.amount_msat)
-        left = invoice.expires_at.timestamp() - now
-        facts["amount"] = "chosen by the payer" if amount is None else f"{amount} sat"
-        facts["network"] = None if invoice.network == "bitcoin" else invoice.network
-        until = _clock(invoice.expires_at)
-        facts["payable"] = f"until {until}, {_html.span(left)} from now"
-        if left <= 0:
-            facts["payable"] = f"no more, it expired at {until}"
-        facts["money"] = self._money
-        return _html.card(self._title, facts, pay=invoice.bolt11)
-
-
-def _own_fields(order: Order) -> list[str]:
-    """Return what an order of this kind has beyond every order."""
-    of_all = {field.name for field in attrs.fields(Order)}
-    return [field.name for field in attrs.fields(type(order)) if field.name not in of_all]
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @attrs.frozen
@@ -165,14 +139,12 @@ class ReceiveOrder(Order):
     """An order for an activation code.
 
     Attributes:
-        country: The country as it was asked for.
-        service: The service's short code as it was asked for.
+        country: The country as you gave it.
+        service: The service's short code as you gave it.
     """
 
     country: int | str | None = None
     service: str | None = None
-
-    _title: ClassVar[str] = "order for a code"
 
 
 @attrs.frozen
@@ -180,45 +152,40 @@ class SendOrder(Order):
     """An order for a message to send.
 
     Attributes:
-        phone: The receiver's number as it was asked for.
+        phone: The receiver's number as you gave it.
     """
 
     phone: str | None = None
 
-    _title: ClassVar[str] = "order for a message"
-
 
 @attrs.frozen
 class FundOrder(Order):
-    """An invoice that fills the balance of a key.
+    """An invoice that adds to the balance of a key.
 
     Attributes:
-        amount: Satoshis that were asked for.
+        amount: The requested amount in satoshis.
     """
 
     amount: int | None = None
 
-    _title: ClassVar[str] = "invoice for the balance"
-    _money: ClassVar[str] = "with the payer until the invoice is paid"
-
 
 @attrs.frozen
-class OrderStatus:
-    """What the service said of an order at one moment.
+class OrderStatus(_Displayed):
+    """What the service reported about an order at one moment.
 
     Attributes:
         order_id: The order.
-        state: The one word for all that follows.
+        state: The state that the other fields add up to.
         paid: Whether the invoice is paid, which means held; None if the answer does not say.
-        code: The activation code, with its leading zeros where the service sent them.
-        number: The number to receive on, as `+` and digits.
-        sms_status: For a message to send; None for other orders.
+        code: The activation code as text, with its leading zeros where the service sent them.
+        number: The number that receives the code, as `+` and digits.
+        sms_status: The status of a message to send; None for other orders.
         country: The country, as the service gave it.
         service: The service's short code.
         timestamp: The time that the service put on the status.
-        error: The service's word on an order that found no number or was given back.
-        money: Who holds the money in that state.
-        raw: The answer as it came.
+        error: The service's text about an order that found no number or was refunded.
+        money: Where the money is in that state.
+        raw: The answer, unchanged.
     """
 
     order_id: str = attrs.field(repr=mask)
@@ -234,48 +201,60 @@ class OrderStatus:
     money: Money = attrs.field(default=Money.UNKNOWN, kw_only=True)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
-    def _repr_html_(self) -> str:
-        facts = {
-            "order": mask(self.order_id),
-            "money": self.money.value,
-            "number": self.number,
-            "country": self.country,
-            "service": self.service,
-            "message": None if self.sms_status is None else self.sms_status.value,
-            "as of": None if self.timestamp is None else _clock(self.timestamp),
-            "the service says": None if self.error is None else quote(self.error),
-        }
-        return _html.card(self.state.value, facts, big=self.code)
+
+@attrs.frozen
+class CodeStatus(OrderStatus):
+    """The status of an order whose code has arrived.
+
+    Attributes:
+        code: The activation code as text, with its leading zeros where the service sent them.
+    """
+
+    code: str = attrs.field(kw_only=True)
 
 
 @attrs.frozen
-class Cancellation:
-    """The end of an order whose money was asked back.
+class OrderResult(_Displayed):
+    """How an order ended: with its code, with its message sent, or with the refund.
 
     Attributes:
         order_id: The order.
-        outcome: What happened; `outcome.funds_returned` answers the question everybody asks.
-        status: The status that is the evidence, or the last one seen; None if none was looked at.
-        attempts: How many times the cancel was sent.
-        raw: The service's answer to the cancel; empty if a status is the evidence.
+        outcome: How the order ended. None if that is unknown or the cancel was refused; `error`
+            then explains it. Only results of many orders have None: a single call raises.
+        code: The code; set whenever one arrived.
+        number: The number that receives the code; set whenever it is known, on refunds too.
+        status: The status that proves the outcome, or the last one read; None if none was read.
+        attempts: How many cancel requests this call sent.
+        error: Why the outcome is unknown, or None.
+        metadata: Your own notes on the order.
+        raw: The service's answer to the cancel; empty if a status proves the outcome.
     """
 
     order_id: str = attrs.field(repr=mask)
-    outcome: CancelOutcome
+    outcome: OrderOutcome | None
+    code: str | None = None
+    number: str | None = None
     status: OrderStatus | None = None
     attempts: int = 0
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    error: "Sms4SatsError | None" = attrs.field(default=None, eq=False)
+    metadata: Mapping[str, str] = attrs.field(factory=_no_metadata, hash=False)
+    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False)
 
-    def _repr_html_(self) -> str:
-        money = Money.RETURNED if self.outcome.funds_returned else Money.SETTLED
-        facts = {
-            "order": mask(self.order_id),
-            "money": money.value,
-            "last status": None if self.status is None else self.status.state.value,
-            "attempts": self.attempts,
-        }
-        code = None if self.outcome.funds_returned or self.status is None else self.status.code
-        return _html.card(self.outcome.value, facts, big=code)
+    @property
+    def refunded(self) -> bool | None:
+        """Whether the money is refunded; None if that is unknown."""
+        return None if self.outcome is None else self.outcome in _REFUNDING
+
+    @property
+    def money(self) -> Money:
+        """Where the money is."""
+        match self.refunded:
+            case None:
+                return Money.UNKNOWN if self.status is None else self.status.money
+            case True:
+                return Money.REFUNDED
+            case False:
+                return Money.SETTLED
 
 
 @attrs.frozen
@@ -351,7 +330,7 @@ class ComputedPrice:
 
 
 @attrs.frozen
-class Price:
+class Price(_Displayed):
     """The service's prices, in satoshis (documented).
 
     Attributes:
@@ -369,18 +348,6 @@ class Price:
     platform_fee: int
     computed: ComputedPrice | None = None
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
-
-    def _repr_html_(self) -> str:
-        facts: dict[str, object] = {
-            "to receive a code": f"{self.receive} sat",
-            "to send a message": f"{self.send} sat",
-            "to rent a number": f"{self.rent} sat",
-            "the service's own part": f"{self.platform_fee} sat",
-        }
-        if self.computed is None:
-            return _html.card("prices", facts)
-        asked = {"country": self.computed.country, "for": self.computed.description}
-        return _html.card("prices", asked | facts, big=f"{self.computed.price} sat")
 
 
 @attrs.frozen
@@ -402,9 +369,9 @@ class FundingEntry:
     amount: int
     created_at: datetime | None = None
     description: str | None = None
-    invoice: str | None = attrs.field(default=None, repr=show_optional_invoice)
+    invoice: str | None = attrs.field(default=None, repr=mask_optional_invoice)
     preimage: str | None = attrs.field(default=None, repr=mask_optional)
-    preimage_hash: str | None = None
+    preimage_hash: str | None = attrs.field(default=None, repr=mask_optional)
     price: int | None = None
     user_id: str | None = attrs.field(default=None, repr=mask_optional)
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
@@ -425,18 +392,5 @@ class FundingHistory:
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
 
-class Listing(list[T]):
-    """A list that a notebook shows as a table, and else a list like any other."""
-
-    def _repr_html_(self) -> str | None:
-        if not self:
-            return None
-        names = [
-            field.name
-            for field in attrs.fields(type(self[0]))
-            if field.name not in {"image", "raw"}
-        ]
-        return _html.table(
-            [name.replace("_", " ") for name in names],
-            [[getattr(each, name) for name in names] for each in self],
-        )
+class Listing(list[T], _Displayed):
+    """A list that a notebook displays as a table."""

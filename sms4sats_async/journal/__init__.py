@@ -1,7 +1,7 @@
-"""What survives a crash: every order, and what became of it, written down.
+"""Journals: they record every order and how it ended, so that orders survive a crash.
 
-`entry` holds what is written and the pure changes to it, `recorder` writes for the client, `memory`
-and `sqlite` are the two journals there are.
+`entry` defines what is recorded and the pure changes to it, `recorder` writes for the client,
+`memory` and `sqlite` are the two journals of the library.
 """
 
 from .entry import JournalChange, JournalEntry, OrderJournal

@@ -1,22 +1,26 @@
-"""What a journal holds of an order, and the pure changes to it.
+"""What a journal records of an order, and the pure changes to it.
 
-Every change is a function from the entry as it stands to the entry as it is to be, so that a
-journal has to know nothing of orders: it reads, applies, and writes, as one step.
+A change is a function from the entry before to the entry after. A journal needs no rule about
+orders: it reads, applies the change, and writes, as one step.
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal, Protocol
 
 import attrs
 
-from sms4sats_async._orders.states import AUTOMATIC_CANCEL_AGE, verdict
-from sms4sats_async._redact import mask_optional, quote_optional, show_invoice
+from sms4sats_async._orders.decisions import AUTOMATIC_CANCEL_AGE
+from sms4sats_async._orders.states import money_in, outcome_of
+from sms4sats_async._redact import mask_invoice, mask_optional, quote_optional
+from sms4sats_async.errors import OrderError
 from sms4sats_async.models import (
-    CancelOutcome,
+    Money,
     Order,
+    OrderOutcome,
+    OrderResult,
     OrderState,
     OrderStatus,
     ReceiveOrder,
@@ -26,63 +30,88 @@ from sms4sats_async.models import (
 
 Kind = Literal["receive", "send"]
 
-# What is sure outranks what is not; a code outranks all, as in the law of an order.
+LEASE: Final = timedelta(seconds=90)
+"""How long a claim lasts that is not renewed."""
+
+CLOCK_DIFFERENCE: Final = timedelta(seconds=60)
+"""How far the clocks of two machines may differ. A claim that ends further ahead than a lease and
+this was made before the clock was set back, so it counts as expired."""
+
+# A proven end outranks an unclear one, and a code outranks all, as in the state table.
 _RANK: Final = {
     None: 0,
     RequestOutcome.NOT_SENT: 1,
     RequestOutcome.REFUSED: 1,
     RequestOutcome.UNKNOWN: 1,
-    CancelOutcome.ALREADY_RELEASED: 2,
-    CancelOutcome.CANCELLED: 2,
-    CancelOutcome.CODE_ARRIVED: 3,
+    OrderOutcome.REFUNDED: 2,
+    OrderOutcome.CANCELLED: 2,
+    OrderOutcome.MESSAGE_SENT: 3,
+    OrderOutcome.CODE_RECEIVED: 3,
 }
+
+
+def _no_metadata() -> Mapping[str, str]:
+    return {}
 
 
 @attrs.frozen
 class JournalEntry:
-    """What a journal holds of one order.
+    """What a journal records of one order.
 
     Attributes:
-        key: The entry's own name, given before the order has an id.
+        key: The entry's own identifier, which exists before the order has an id.
         kind: What was ordered: `"receive"` or `"send"`.
-        created_at: When the order was made; of one whose creation ended unknown, when it was asked
-            for.
-        order_id: The order's id, or None if its creation ended unknown; `repr` masks it.
-        payreq: The hold invoice; empty where none came.
-        country: The country as it was asked for.
-        service: The service's short code as it was asked for.
+        created_at: When the order was created; if the creation ended unknown, when it was
+            requested.
+        order_id: The order's id, or None if the creation ended unknown; `repr` masks it.
+        invoice: The hold invoice; empty where none arrived; `repr` masks it.
+        country: The country as you gave it.
+        service: The service's short code as you gave it.
         phone: The receiver's number of a message.
-        state: Where the order stood when its status was last read; None if it never was.
+        metadata: Your own notes on the order.
+        base_url: The root of the service that the order belongs to; None if it is unknown.
+        state: The state of the order when its status was last read; None if it never was.
         paid: Whether the invoice was paid then.
-        number: The number to receive on.
-        codes: Every code that was seen, in that order.
-        error: The service's word on an order that found no number or was given back.
-        outcome: How it ended: a `CancelOutcome`; or what is known of the last cancel that failed;
-            `RequestOutcome.UNKNOWN` with no `order_id` if its creation ended unknown; None before.
-        not_before: Before which no scheduler is to cancel it; None: as soon as allowed.
-        finished_at: When nothing was left to be done for it; None: it is pending.
-        claimed_by: The scheduler that is cancelling it.
-        claimed_until: Until when, in Unix seconds; another may take it after that.
+        number: The number that receives the code.
+        number_seen_at: When the number was first seen.
+        codes: Every code that was seen, in order.
+        error: The service's text about an order that found no number or was refunded.
+        outcome: How the order ended: an `OrderOutcome`. Before that, what is known about the last
+            cancel that failed: a `RequestOutcome`. `RequestOutcome.UNKNOWN` without an `order_id`
+            if the creation ended unknown.
+        code_deadline: Until when the caller waits for the code; None: no wait was recorded.
+        minimum_age: The age before which no cancel is sent; None: the default.
+        not_before: When a scheduler may go on with the order; None: at once.
+        finished_at: When the order ended, or no further attempt was useful; None: it is pending.
+        delivered_at: When the caller received the result; None: not yet.
+        claimed_by: The driver that holds the claim.
+        claimed_until: When that claim ends, if it is not renewed.
     """
 
     key: str = attrs.field(repr=False)
     kind: Kind
     created_at: datetime
     order_id: str | None = attrs.field(default=None, repr=mask_optional)
-    payreq: str = attrs.field(default="", repr=show_invoice)
+    invoice: str = attrs.field(default="", repr=mask_invoice)
     country: int | str | None = None
     service: str | None = None
     phone: str | None = None
+    metadata: Mapping[str, str] = attrs.field(factory=_no_metadata, hash=False)
+    base_url: str | None = None
     state: OrderState | None = None
     paid: bool | None = None
     number: str | None = None
+    number_seen_at: datetime | None = None
     codes: tuple[str, ...] = ()
     error: str | None = attrs.field(default=None, repr=quote_optional)
-    outcome: CancelOutcome | RequestOutcome | None = None
+    outcome: OrderOutcome | RequestOutcome | None = None
+    code_deadline: datetime | None = None
+    minimum_age: timedelta | None = None
     not_before: datetime | None = None
     finished_at: datetime | None = None
+    delivered_at: datetime | None = None
     claimed_by: str | None = attrs.field(default=None, repr=False)
-    claimed_until: float | None = attrs.field(default=None, repr=False)
+    claimed_until: datetime | None = attrs.field(default=None, repr=False)
 
     @property
     def code(self) -> str | None:
@@ -91,56 +120,105 @@ class JournalEntry:
 
     @property
     def pending(self) -> bool:
-        """Whether something is left to be done for it: it can be asked for, and has not ended."""
+        """Whether the order has an id and has not ended."""
         return self.order_id is not None and self.finished_at is None
 
     @property
+    def undelivered(self) -> bool:
+        """Whether the order ended and its result was not delivered yet."""
+        return (
+            self.order_id is not None
+            and self.finished_at is not None
+            and self.delivered_at is None
+        )
+
+    @property
     def order(self) -> ReceiveOrder | SendOrder | None:
-        """The order again, as the client takes it; None if its creation ended unknown."""
+        """The order as the client returned it; None if the creation ended unknown."""
         if self.order_id is None:
             return None
+        common = (self.order_id, self.invoice, self.created_at)
         if self.kind == "send":
-            return SendOrder(self.order_id, self.payreq, self.created_at, self.phone)
-        return ReceiveOrder(self.order_id, self.payreq, self.created_at, self.country, self.service)
+            return SendOrder(*common, self.phone, metadata=self.metadata)
+        return ReceiveOrder(*common, self.country, self.service, metadata=self.metadata)
+
+    @property
+    def result(self) -> OrderResult | None:
+        """The result of an order that ended; None while it is pending."""
+        if self.order_id is None or self.finished_at is None:
+            return None
+        outcome = self.outcome if isinstance(self.outcome, OrderOutcome) else None
+        error = None
+        if outcome is None:
+            known = "unknown" if self.outcome is None else self.outcome.value
+            problem = f"no attempt ended the order, the last cancel was: {known}"
+            error = OrderError(problem, order_id=self.order_id)
+        return OrderResult(
+            self.order_id,
+            outcome,
+            self.code,
+            self.number,
+            error=error,
+            metadata=self.metadata,
+        )
+
+    @property
+    def money(self) -> Money:
+        """Where the money is, as far as the journal knows."""
+        if isinstance(self.outcome, OrderOutcome) and self.result is not None:
+            return self.result.money
+        return Money.UNKNOWN if self.state is None else money_in(self.state)
 
 
 class JournalChange(Protocol):
-    """A pure function from an entry as it stands to the entry as it is to be.
+    """A pure function from the entry before to the entry after.
 
-    It gets None where there is no entry. The very entry that it was given means that nothing
-    changes, None that there is to be none.
+    It gets None where there is no entry. If it returns the very entry that it got, nothing changes;
+    None removes the entry.
     """
 
     def __call__(self, entry: JournalEntry | None, /) -> JournalEntry | None:
-        """Return the entry as it is to be."""
+        """Return the entry after the change."""
         ...
 
 
 class OrderJournal(Protocol):
-    """What the client asks of a journal; `MemoryJournal` and `SqliteJournal` are two.
+    """The interface of a journal; `MemoryJournal` and `SqliteJournal` implement it.
 
-    What it raises reaches nobody but as a `JournalError`.
+    The client reports whatever a journal raises as a `JournalError`.
     """
 
     async def update(
         self, changes: Sequence[tuple[str, JournalChange]], /
     ) -> Sequence[JournalEntry | None]:
-        """Change entries, all or none of them, so that no other writer comes in between.
+        """Change entries, all or none of them, with no other writer in between.
 
-        When it returns, the changes are there to stay. It should not lose them when its task is
-        cancelled meanwhile.
+        The changes are durable when it returns. They should not be lost if the task is cancelled
+        meanwhile.
 
         Args:
-            changes: The `order_id` or the `key` of an entry, and the change to it. Of several
-                entries of one order id the newest is meant.
+            changes: The `order_id` or the `key` of an entry, and the change to it. If several
+                entries have one order id, the newest is meant.
 
         Returns:
-            What each is now, in the same order.
+            The entries after the changes, in the same order.
         """
         ...
 
-    async def pending(self) -> list[JournalEntry]:
-        """Return the entries for which something is left to be done, the oldest first."""
+    async def pending(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries of orders that have not ended, the oldest first.
+
+        Args:
+            base_url: Only orders of this service root, and orders whose root is unknown.
+        """
+        ...
+
+    async def undelivered(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries of orders that ended and whose result was not delivered, oldest first.
+
+        Args:
+            base_url: Only orders of this service root, and orders whose root is unknown.
+        """
         ...
 
     async def get(self, order_id: str, /) -> JournalEntry | None:
@@ -150,48 +228,61 @@ class OrderJournal(Protocol):
     async def history(
         self, *, since: datetime | None = None, limit: int | None = None
     ) -> list[JournalEntry]:
-        """Return all entries, the newest first, those whose creation ended unknown included.
+        """Return all entries, the newest first, also those whose creation ended unknown.
 
         Args:
-            since: Only orders made at that time or later.
-            limit: How many at most.
+            since: Only orders created at that time or later.
+            limit: The largest number of entries.
         """
         ...
 
     async def prune(self, before: datetime, /) -> int:
-        """Remove what was finished before that time, or was asked for and ended unknown.
+        """Remove orders that ended before that time and whose result was delivered.
+
+        Entries of creations that ended unknown before that time are removed too. Pending orders
+        and results that were not delivered stay.
 
         Returns:
-            How many entries were removed, with their codes. What is pending stays.
+            How many entries were removed.
         """
         ...
 
 
 def can_be_pruned(entry: JournalEntry, before: datetime) -> bool:
-    """Tell whether `prune(before)` removes an entry."""
-    ended = entry.created_at if entry.order_id is None else entry.finished_at
-    return ended is not None and ended < before
+    """Return whether `prune(before)` removes an entry."""
+    if entry.order_id is None:
+        return entry.created_at < before
+    return entry.delivered_at is not None and (entry.finished_at or before) < before
 
 
-def newest_first(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
-    """Return entries by the time of their orders; of one moment the one that came last first."""
-    return sorted(entries, key=lambda entry: entry.created_at)[::-1]
+def belongs_to(entry: JournalEntry, base_url: str | None) -> bool:
+    """Return whether an entry is of this service root; an unknown root is of every root."""
+    return base_url is None or entry.base_url is None or entry.base_url == base_url
+
+
+def oldest_first(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
+    """Return entries by the time of their orders; of the same time, in their given order."""
+    return sorted(entries, key=lambda entry: entry.created_at)
 
 
 # --- the changes ----------------------------------------------------------------------------------
 
 
-def asked(
+def request_entry(
     kind: Kind,
     at: datetime,
     *,
+    base_url: str,
+    metadata: Mapping[str, str],
     country: int | str | None = None,
     service: str | None = None,
     phone: str | None = None,
+    code_deadline: datetime | None = None,
+    minimum_age: timedelta | None = None,
 ) -> JournalEntry:
-    """Return the entry of an order that is about to be asked for.
+    """Return the entry of an order that is about to be requested.
 
-    It says "unknown" from the start, because the process may die before it learns more.
+    Its outcome is unknown from the start, because the process may die before it knows more.
     """
     return JournalEntry(
         secrets.token_hex(16),
@@ -200,65 +291,76 @@ def asked(
         country=country,
         service=service,
         phone=phone,
+        metadata=metadata,
+        base_url=base_url,
         outcome=RequestOutcome.UNKNOWN,
+        code_deadline=code_deadline,
+        minimum_age=minimum_age,
     )
 
 
 def put(entry: JournalEntry) -> JournalChange:
-    """Return the change that makes an entry what it is here, whatever it was."""
+    """Return the change that replaces an entry."""
     return lambda _: entry
 
 
-def removed(_entry: JournalEntry | None) -> None:
-    """Remove an entry: no order was made."""
+def remove(_entry: JournalEntry | None) -> None:
+    """Remove an entry: no order was created."""
 
 
-def made(entry: JournalEntry, order: Order) -> JournalEntry:
-    """Return the entry of an order that was asked for and made."""
+def record_creation(
+    entry: JournalEntry, order: Order, code_deadline: datetime | None = None
+) -> JournalEntry:
+    """Return the entry of an order that was created."""
     return attrs.evolve(
         entry,
         order_id=order.order_id,
-        payreq=order.payreq,
+        invoice=order.invoice,
         created_at=order.created_at,
         outcome=None,
+        code_deadline=code_deadline,
     )
 
 
-def seen(status: OrderStatus, at: datetime) -> JournalChange:
-    """Return what a status that was read at that time adds.
+def record_status(status: OrderStatus, at: datetime, base_url: str | None = None) -> JournalChange:
+    """Return the change for a status that was read.
 
-    An order that the journal does not know is taken up with its code: a code is never lost.
+    A code of an order that the journal does not know adds an entry: no code is lost.
     """
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
         if entry is None:
             if status.code is None:
                 return None
-            entry = JournalEntry(secrets.token_hex(16), "receive", at, status.order_id)
+            key = secrets.token_hex(16)
+            entry = JournalEntry(key, "receive", at, status.order_id, base_url=base_url)
         new_code = () if status.code is None or status.code in entry.codes else (status.code,)
-        ended = verdict(status.state)
-        # A status that says less does not take back how the order ended.
-        keeps_state = entry.finished_at is not None and _RANK[ended] < _RANK[entry.outcome]
+        outcome = outcome_of(status.state)
+        # A later status that says less does not revoke the end.
+        keeps_state = entry.finished_at is not None and _RANK[outcome] < _RANK[entry.outcome]
         after = attrs.evolve(
             entry,
             state=entry.state if keeps_state else status.state,
             paid=entry.paid if status.paid is None else status.paid,
             number=status.number or entry.number,
+            number_seen_at=entry.number_seen_at or (None if status.number is None else at),
             codes=entry.codes + new_code,
             error=status.error or entry.error,
         )
-        return _finish(after, ended, at) if ended is not None else after
+        return _finish(after, outcome, at) if outcome is not None else after
 
-    return _if_different(change)
+    return _unless_same(change)
 
 
-def told(outcome: CancelOutcome | RequestOutcome, at: datetime, *, final: bool) -> JournalChange:
-    """Return what a cancel that was answered, or not, adds.
+def record_outcome(
+    outcome: OrderOutcome | RequestOutcome, at: datetime, *, final: bool
+) -> JournalChange:
+    """Return the change for a cancel that was answered or failed.
 
     Args:
         outcome: How it ended.
         at: When.
-        final: Whether nothing is left to be done.
+        final: Whether no further attempt is useful.
     """
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
@@ -270,47 +372,89 @@ def told(outcome: CancelOutcome | RequestOutcome, at: datetime, *, final: bool) 
             return entry
         return attrs.evolve(entry, outcome=_stronger(entry.outcome, outcome))
 
-    return _if_different(change)
+    return _unless_same(change)
 
 
-def scheduled(order: Order | str, not_before: datetime | None, at: datetime) -> JournalChange:
-    """Return what a scheduler adds that takes an order up at that time."""
-    # Of a hundred thousand, each object more is felt by the garbage collector.
-    return partial(_scheduled, order, not_before, at)
+def ensure_entry(order: Order | str, at: datetime, base_url: str) -> JournalChange:
+    """Return the change that adds an entry for an order that the journal does not know."""
+    return lambda entry: _new_entry(order, at, base_url) if entry is None else entry
 
 
-def taken_up(order: Order | str, at: datetime) -> JournalChange:
-    """Return the change that makes sure that there is an entry of an order."""
-    return lambda entry: _taken_up(order, at) if entry is None else entry
+def record_intent(
+    order: Order | str,
+    at: datetime,
+    base_url: str,
+    *,
+    created_at: datetime | None = None,
+    code_deadline: datetime | None = None,
+    minimum_age: timedelta | None = None,
+    not_before: datetime | None = None,
+    default_deadline: datetime | None = None,
+) -> JournalChange:
+    """Return the change that records what the caller wants; it adds an entry if there is none.
+
+    Args:
+        order: The order, or its id.
+        at: Now.
+        base_url: The service root.
+        created_at: When an order was created that the journal does not know; None: as the order
+            says, or now.
+        code_deadline: Until when to wait for the code; None keeps the recorded deadline.
+        minimum_age: The age before which no cancel is sent; None keeps the recorded one.
+        not_before: When a scheduler may go on with the order; None: at once.
+        default_deadline: The deadline if none is given and none is recorded.
+    """
+    # Of a hundred thousand orders in a scheduler, the garbage collector notices each object.
+    return partial(
+        _record_intent,
+        order,
+        at,
+        base_url,
+        created_at,
+        (code_deadline, default_deadline, minimum_age, not_before),
+    )
 
 
-def left_alone(entry: JournalEntry | None) -> JournalEntry | None:
-    """Leave an order to the service, which gives its money back by itself after 21 minutes."""
+def defer(entry: JournalEntry | None) -> JournalEntry | None:
+    """Leave an order to the service, which refunds it automatically after 21 minutes."""
     if entry is None:
         return None
     until = entry.created_at + AUTOMATIC_CANCEL_AGE
-    return entry if entry.not_before == until else attrs.evolve(entry, not_before=until)
+    after = attrs.evolve(entry, not_before=until, code_deadline=None)
+    return entry if after == entry else after
 
 
-def claimed(owner: str, now: float, lease: timedelta) -> JournalChange:
-    """Return the claim of a scheduler to cancel an order alone, for so long.
+def claim(owner: str, now: datetime, *, has_died: Callable[[str], bool]) -> JournalChange:
+    """Return the change by which a driver claims an order, or renews its claim, for a lease.
 
-    It changes nothing where there is no order to cancel, or where another's claim stands. One that
-    ended unclear is to be claimed like any other, for it may be asked for again.
+    Nothing changes where the result was delivered, or where the claim of another driver holds.
+
+    Args:
+        owner: The driver.
+        now: The time.
+        has_died: Returns whether the process of a driver provably ended.
     """
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
-        if entry is None or entry.order_id is None or isinstance(entry.outcome, CancelOutcome):
+        if entry is None or entry.order_id is None or entry.delivered_at is not None:
             return entry
-        if entry.claimed_by not in {None, owner} and now < (entry.claimed_until or now):
+        if claim_left(entry, owner, now) > timedelta(0) and not has_died(entry.claimed_by or ""):
             return entry
-        return attrs.evolve(entry, claimed_by=owner, claimed_until=now + lease.total_seconds())
+        return attrs.evolve(entry, claimed_by=owner, claimed_until=now + LEASE)
 
-    return _if_different(change)
+    return change
 
 
-def given_up(owner: str) -> JournalChange:
-    """Return the change by which a scheduler gives its claim up; another's stands."""
+def claim_left(entry: JournalEntry, owner: str, now: datetime) -> timedelta:
+    """Return for how long the claim of another driver holds; 0 if none does."""
+    if entry.claimed_by in {None, owner} or entry.claimed_until is None:
+        return timedelta(0)
+    left = entry.claimed_until - now
+    return timedelta(0) if left > LEASE + CLOCK_DIFFERENCE else max(left, timedelta(0))
+
+
+def release_claim(owner: str) -> JournalChange:
+    """Return the change by which a driver releases its claim; another's claim stays."""
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
         if entry is None or entry.claimed_by != owner:
@@ -320,48 +464,86 @@ def given_up(owner: str) -> JournalChange:
     return change
 
 
+def acknowledge(at: datetime) -> JournalChange:
+    """Return the change that records that the caller received the result."""
+
+    def change(entry: JournalEntry | None) -> JournalEntry | None:
+        if entry is None or entry.finished_at is None or entry.delivered_at is not None:
+            return entry
+        return attrs.evolve(entry, delivered_at=at, claimed_by=None, claimed_until=None)
+
+    return change
+
+
 def _finish(
-    entry: JournalEntry, outcome: CancelOutcome | RequestOutcome, at: datetime
+    entry: JournalEntry, outcome: OrderOutcome | RequestOutcome, at: datetime
 ) -> JournalEntry:
+    stronger = _stronger(entry.outcome, outcome)
     return attrs.evolve(
         entry,
-        outcome=_stronger(entry.outcome, outcome),
+        outcome=stronger,
         finished_at=at if entry.finished_at is None else entry.finished_at,
+        # A code that shows after another end is news for the caller.
+        delivered_at=entry.delivered_at if stronger is entry.outcome else None,
     )
 
 
 def _stronger(
-    before: CancelOutcome | RequestOutcome | None, after: CancelOutcome | RequestOutcome
-) -> CancelOutcome | RequestOutcome:
+    before: OrderOutcome | RequestOutcome | None, after: OrderOutcome | RequestOutcome
+) -> OrderOutcome | RequestOutcome:
     if before is None:
         return after
-    same = _RANK[before] == _RANK[after] == _RANK[CancelOutcome.CANCELLED]
+    same = _RANK[before] == _RANK[after] >= _RANK[OrderOutcome.CANCELLED]
     return before if same or _RANK[before] > _RANK[after] else after
 
 
-def _taken_up(order: Order | str, at: datetime) -> JournalEntry:
+def _new_entry(
+    order: Order | str, at: datetime, base_url: str, created_at: datetime | None = None
+) -> JournalEntry:
     key = secrets.token_hex(16)
     if isinstance(order, str):
-        return JournalEntry(key, "receive", at, order)
-    common = (order.created_at, order.order_id, order.payreq)
+        return JournalEntry(key, "receive", created_at or at, order, base_url=base_url)
+    entry = JournalEntry(
+        key,
+        "send" if isinstance(order, SendOrder) else "receive",
+        created_at or order.created_at,
+        order.order_id,
+        order.invoice,
+        metadata=order.metadata,
+        base_url=base_url,
+    )
     if isinstance(order, SendOrder):
-        return JournalEntry(key, "send", *common, phone=order.phone)
+        return attrs.evolve(entry, phone=order.phone)
     if isinstance(order, ReceiveOrder):
-        return JournalEntry(key, "receive", *common, order.country, order.service)
-    return JournalEntry(key, "receive", *common)
+        return attrs.evolve(entry, country=order.country, service=order.service)
+    return entry
 
 
-def _scheduled(
-    order: Order | str, not_before: datetime | None, at: datetime, entry: JournalEntry | None, /
+def _record_intent(
+    order: Order | str,
+    at: datetime,
+    base_url: str,
+    created_at: datetime | None,
+    wanted: tuple[datetime | None, datetime | None, timedelta | None, datetime | None],
+    entry: JournalEntry | None,
+    /,
 ) -> JournalEntry:
-    if entry is None:
-        entry = _taken_up(order, at)
-    same = entry.not_before == not_before
-    return entry if same else attrs.evolve(entry, not_before=not_before)
+    code_deadline, default_deadline, minimum_age, not_before = wanted
+    before = _new_entry(order, at, base_url, created_at) if entry is None else entry
+    if entry is not None and not belongs_to(entry, base_url):
+        return entry
+    after = attrs.evolve(
+        before,
+        base_url=before.base_url or base_url,
+        code_deadline=code_deadline or before.code_deadline or default_deadline,
+        minimum_age=before.minimum_age if minimum_age is None else minimum_age,
+        not_before=not_before,
+    )
+    return before if after == before else after
 
 
-def _if_different(change: JournalChange) -> JournalChange:
-    """Return `change`, giving back the very entry where nothing is different."""
+def _unless_same(change: JournalChange) -> JournalChange:
+    """Return `change` so that it returns the very entry that it got where nothing is different."""
 
     def careful(entry: JournalEntry | None) -> JournalEntry | None:
         after = change(entry)

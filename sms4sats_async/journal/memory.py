@@ -1,15 +1,15 @@
-"""A journal that lives as long as its process: for tests, and to ask what goes on."""
+"""A journal in memory, for tests and for programs that need no restart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sms4sats_async._validate import aware, whole_number
 
-from .entry import JournalChange, JournalEntry, can_be_pruned, newest_first
+from .entry import JournalChange, JournalEntry, belongs_to, can_be_pruned, oldest_first
 
 
 class MemoryJournal:
-    """An `OrderJournal` in memory; what it holds ends with the process."""
+    """An `OrderJournal` in memory. Its entries are lost when the process ends."""
 
     def __init__(self) -> None:
         # By key, in the order in which they came; and the newest key of each order id.
@@ -29,9 +29,13 @@ class MemoryJournal:
             self._find_keys()
             raise
 
-    async def pending(self) -> list[JournalEntry]:
-        """Return the entries for which something is left to be done, the oldest first."""
-        return newest_first(entry for entry in self._entries.values() if entry.pending)[::-1]
+    async def pending(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries of orders that have not ended; see `OrderJournal.pending`."""
+        return self._select(base_url, lambda entry: entry.pending)
+
+    async def undelivered(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries whose result was not delivered; see `OrderJournal.undelivered`."""
+        return self._select(base_url, lambda entry: entry.undelivered)
 
     async def get(self, order_id: str, /) -> JournalEntry | None:
         """Return the entry of an order, or None if there is none."""
@@ -45,18 +49,28 @@ class MemoryJournal:
             since = aware("since", since)
         if limit is not None:
             limit = whole_number("limit", limit, least=0)
-        return newest_first(
+        entries = oldest_first(
             entry for entry in self._entries.values() if since is None or entry.created_at >= since
-        )[:limit]
+        )
+        return entries[::-1][:limit]
 
     async def prune(self, before: datetime, /) -> int:
-        """Remove what was finished before that time; see `OrderJournal.prune`."""
+        """Remove old entries; see `OrderJournal.prune`."""
         moment = aware("before", before)
         old = [entry.key for entry in self._entries.values() if can_be_pruned(entry, moment)]
         for key in old:
             del self._entries[key]
         self._find_keys()
         return len(old)
+
+    def _select(
+        self, base_url: str | None, wanted: Callable[[JournalEntry], bool]
+    ) -> list[JournalEntry]:
+        return oldest_first(
+            entry
+            for entry in self._entries.values()
+            if wanted(entry) and belongs_to(entry, base_url)
+        )
 
     def _change(self, reference: str, change: JournalChange) -> JournalEntry | None:
         before = self._entries.get(self._keys.get(reference, reference))

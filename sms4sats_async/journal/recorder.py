@@ -1,11 +1,12 @@
-"""Writing in the journal for the client: in time, and never at the cost of what is known."""
+"""Write to the journal for the client, in bounded time, and never lose what is known instead."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
+from sms4sats_async._cancellation import cancellations_of_others
 from sms4sats_async._clock import Clock
 from sms4sats_async._redact import hide_in_causes
 from sms4sats_async.errors import JournalError
@@ -13,26 +14,35 @@ from sms4sats_async.events import Event, JournalFailed
 
 from .entry import JournalChange, JournalEntry, OrderJournal
 
+T = TypeVar("T")
+
 _BOUND: Final = 5.0
-"""Seconds to wait at most for what is being written; a task that is being cancelled waits too."""
+"""Seconds to wait at most for a write; a task that is being cancelled waits too."""
 
 
 class Recorder:
-    """Writes in one journal, or in none.
+    """Writes to one journal, or to none.
 
     Attributes:
         journal: The journal, or None.
+        base_url: The service root, which is recorded with every order.
     """
 
     def __init__(
-        self, journal: OrderJournal | None, *, clock: Clock, tell: Callable[[Event], None]
+        self,
+        journal: OrderJournal | None,
+        *,
+        base_url: str,
+        clock: Clock,
+        report: Callable[[Event], None],
     ) -> None:
         self.journal = journal
+        self.base_url = base_url
         self._clock = clock
-        self._tell = tell
+        self._report = report
 
     def now(self) -> datetime:
-        """Return the time that is written down."""
+        """Return the time that is recorded."""
         return datetime.fromtimestamp(self._clock.now(), UTC)
 
     async def write(
@@ -41,36 +51,59 @@ class Recorder:
         """Change entries, also while the task is being cancelled, for a bounded time.
 
         Raises:
-            JournalError: They were not written, or nobody knows.
+            JournalError: The changes were not recorded, or that is unknown.
         """
         if self.journal is None:
             return []
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _BOUND):
-            try:
-                return await self.journal.update(changes)
-            except JournalError:
-                raise
-            except Exception as error:
-                problem = f"the journal cannot be written ({type(error).__name__})"
-                failure = JournalError(problem)
-                failure.__cause__ = error
-                hide_in_causes(failure, [reference for reference, _ in changes])
-                raise failure from error
+            return await _translate(
+                self.journal.update(changes), "written", [reference for reference, _ in changes]
+            )
         problem = f"the journal did not answer within {_BOUND:g} s"
         raise JournalError(problem)
 
-    async def note(self, order_id: str | None, change: JournalChange, *, key: str = "") -> None:
-        """Write down what became known of an order; `key` names one without an id.
+    async def pending(self) -> Sequence[JournalEntry]:
+        """Return what a scheduler resumes: results that were not delivered, then pending orders.
 
-        A journal that cannot be written must not cost anybody the knowledge of what became of the
-        money, so the failure is told and logged, and the call goes on.
+        Raises:
+            JournalError: The journal cannot be read.
+        """
+        if self.journal is None:
+            return []
+        undelivered = await _translate(self.journal.undelivered(self.base_url), "read")
+        return [*undelivered, *await _translate(self.journal.pending(self.base_url), "read")]
+
+    async def note(
+        self, order_id: str | None, change: JournalChange, *, key: str = ""
+    ) -> JournalEntry | None:
+        """Record what became known about an order; `key` identifies one without an id.
+
+        A journal that fails must not cost the knowledge of where the money is, so the failure is
+        reported and logged, and the call goes on.
         """
         try:
-            await self.write([(order_id or key, change)])
+            written = await self.write([(order_id or key, change)])
         except JournalError as error:
             self.complain(order_id, error)
+            return None
+        return written[0] if written else None
 
     def complain(self, order_id: str | None, error: JournalError) -> None:
-        """Tell that something was not written down."""
+        """Report that something was not recorded."""
         error.order_id = order_id
-        self._tell(JournalFailed(order_id, error))
+        self._report(JournalFailed(order_id, error))
+
+
+async def _translate(answer: Awaitable[T], what: str, secrets: Sequence[str] = ()) -> T:
+    """Return what a journal answers; whatever it raises is a `JournalError`."""
+    try:
+        with cancellations_of_others():
+            return await answer
+    except JournalError:
+        raise
+    except Exception as error:
+        problem = f"the journal cannot be {what} ({type(error).__name__})"
+        failure = JournalError(problem)
+        failure.__cause__ = error
+        hide_in_causes(failure, secrets)
+        raise failure from error
