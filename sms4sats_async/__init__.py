@@ -1,20 +1,18 @@
-"""An asynchronous client for the sms4sats.com API that always knows where the money is."""
+"""An async client for the sms4sats.com API: you get the code or the refund, and know which."""
 
 from ._clock import Clock
 from ._http.decode import parse_webhook
-from ._orders.old_many import CancelResults
-from ._orders.old_open import OpenOrder, Scheduler
-from ._orders.old_watching import OrderWatch
-from ._orders.states import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
+from ._orders.decisions import AUTOMATIC_CANCEL_AGE, MINIMUM_CANCEL_AGE
+from ._orders.drivers import OrderWatch
+from ._orders.many import OrderResults
+from ._orders.open_order import OpenOrder, Scheduler
 from .client import DEFAULT_BASE_URL, Sms4SatsClient
 from .errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
     ClientStateError,
-    CodeAlreadyReceivedError,
     CodeTimeoutError,
-    CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
     JournalError,
@@ -29,20 +27,17 @@ from .errors import (
 )
 from .events import (
     AttemptFailed,
-    CancelFinished,
-    CancelResult,
     Event,
     JournalFailed,
-    OrderCancelled,
     OrderCreated,
+    OrderEnded,
     StatusPolled,
     Waiting,
 )
 from .invoice import Invoice
 from .journal import JournalChange, JournalEntry, MemoryJournal, OrderJournal, SqliteJournal
 from .models import (
-    Cancellation,
-    CancelOutcome,
+    CodeStatus,
     ComputedPrice,
     Country,
     FundingEntry,
@@ -50,6 +45,8 @@ from .models import (
     FundOrder,
     Money,
     Order,
+    OrderOutcome,
+    OrderResult,
     OrderState,
     OrderStatus,
     Price,
@@ -61,7 +58,7 @@ from .models import (
     SmsStatus,
 )
 from .retry import RetryPolicy
-from .scheduler import CancelScheduler
+from .scheduler import OrderScheduler
 
 __all__ = [
     "AUTOMATIC_CANCEL_AGE",
@@ -71,17 +68,10 @@ __all__ = [
     "AttemptFailed",
     "AuthenticationError",
     "BadRequestError",
-    "CancelFinished",
-    "CancelOutcome",
-    "CancelResult",
-    "CancelResults",
-    "CancelScheduler",
-    "Cancellation",
     "ClientStateError",
     "Clock",
-    "CodeAlreadyReceivedError",
+    "CodeStatus",
     "CodeTimeoutError",
-    "CodeTimeoutRefundedError",
     "ComputedPrice",
     "Country",
     "Event",
@@ -99,11 +89,15 @@ __all__ = [
     "Money",
     "OpenOrder",
     "Order",
-    "OrderCancelled",
     "OrderCreated",
+    "OrderEnded",
     "OrderError",
     "OrderJournal",
+    "OrderOutcome",
     "OrderRefundedError",
+    "OrderResult",
+    "OrderResults",
+    "OrderScheduler",
     "OrderState",
     "OrderStatus",
     "OrderWatch",

@@ -1,4 +1,4 @@
-"""Time as an argument: what a clock is, and the real one."""
+"""Time as an argument: the protocol of a clock, the machine's clock, and time that passed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from typing import Final, Protocol
 import anyio
 
 CLOCKS_DIFFER: Final = 0.001
-"""Seconds by which a time by one clock may be off by another: no two agree to the last bit."""
+"""Seconds by which two clocks may disagree about the same moment."""
+
+SHORTEST_SLEEP: Final = 0.001
+"""Seconds below which no sleep is requested: no timer is more exact, and a wait would spin."""
+
+LONGEST_SLEEP: Final = 5.0
+"""Seconds of the longest sleep: only the wall clock shows that a laptop was suspended."""
+
+_JUMP: Final = 1.0
+"""Seconds by which the wall clock must get ahead of the monotonic one to count as a suspend."""
 
 
 class Clock(Protocol):
-    """What the client asks of a clock; a test hands another to `Sms4SatsClient(clock=...)`."""
+    """The client's source of time; a test passes its own as `Sms4SatsClient(clock=...)`."""
 
     def now(self) -> float:
         """Return the wall-clock time in Unix seconds."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that is never set back; only differences have a meaning."""
+        """Return seconds on a clock that is never set back; only differences are meaningful."""
         ...
 
     async def sleep(self, seconds: float, /) -> None:
-        """Return after `seconds`, and let other tasks run meanwhile."""
+        """Return after `seconds`; other tasks run meanwhile."""
         ...
 
 
@@ -43,3 +52,40 @@ class SystemClock:
     async def sleep(self, seconds: float, /) -> None:
         """Sleep on the event loop that runs, asyncio's or Trio's."""
         await anyio.sleep(seconds)
+
+
+class ElapsedClock:
+    """Measures how much time has surely passed, including the sleep of a suspended machine.
+
+    It follows the monotonic clock, and jumps when the wall clock gets further ahead of it than ever
+    before: the monotonic clock does not count a suspend. So setting the wall clock back, or
+    correcting it afterwards, changes nothing.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead = clock.now() - clock.monotonic()
+
+    def now(self) -> float:
+        """Return the seconds that have passed since a fixed moment."""
+        return self._steady_and_ahead()[0] + self._ahead
+
+    def birth(self, created_at: float) -> float:
+        """Return the moment, on this clock, at which an order was created.
+
+        Args:
+            created_at: When the order was created by the wall clock, in Unix seconds. A time in the
+                future counts as now: no order comes from the future.
+        """
+        steady, ahead = self._steady_and_ahead()
+        age = max(0.0, self._clock.now() - created_at)
+        # A jump that is too small to be seen now may be counted later, so the age never counts it.
+        return steady + max(self._ahead, ahead) - age + (CLOCKS_DIFFER if age > 0 else 0.0)
+
+    def _steady_and_ahead(self) -> tuple[float, float]:
+        # In this order, because a pause between the two readings must not look like a jump.
+        wall = self._clock.now()
+        steady = self._clock.monotonic()
+        if wall - steady > self._ahead + _JUMP:
+            self._ahead = wall - steady
+        return steady, wall - steady

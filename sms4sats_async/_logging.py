@@ -1,4 +1,4 @@
-"""What the library writes to the standard library's log: a line for each attempt, wait and outcome.
+"""Progress events: a log line for each attempt, wait and outcome, and the caller's listener.
 
 Every line has its facts as fields too (`extra`), with order ids masked. No code is ever logged.
 """
@@ -8,25 +8,25 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from ._cancellation import cancellations_of_others
 from ._redact import mask
 from .events import (
     AttemptFailed,
-    CancelFinished,
     Event,
     JournalFailed,
-    OrderCancelled,
     OrderCreated,
+    OrderEnded,
     StatusPolled,
     Waiting,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LOGGER: Final = logging.getLogger("sms4sats_async")
 
-# A failure is handed to the caller, who decides how bad it is. Nobody else is told that something
-# was not written down.
+# A failed attempt is INFO: the caller gets the error and decides how bad it is. A failed journal is
+# reported in no other way.
 _LEVELS: Final[Mapping[type[Event], int]] = {
     StatusPolled: logging.DEBUG,
     JournalFailed: logging.ERROR,
@@ -36,15 +36,36 @@ Fields = dict[str, object]
 
 
 def log_answer(operation: str, order_id: str | None, attempt: int, status: int) -> None:
-    """Log an attempt that was answered well."""
+    """Log an attempt that succeeded."""
     if LOGGER.isEnabledFor(logging.DEBUG):
         fields = _fields(order_id, operation=operation, attempt=attempt, status_code=status)
         line = "%s: attempt %d was answered (HTTP %d)"
         LOGGER.debug(line, _who(operation, order_id), attempt, status, extra=fields)
 
 
-def log_event(event: Event) -> None:
-    """Log what is told to `on_event`."""
+class Reporter:
+    """Logs each event and passes it to the caller's `on_event`."""
+
+    def __init__(self, on_event: Callable[[Event], object] | None) -> None:
+        self._on_event = on_event
+
+    def __call__(self, event: Event) -> None:
+        """Report an event.
+
+        A listener that raises must not cost the knowledge of where the money is, so its error is
+        logged and the call goes on.
+        """
+        _log(event)
+        if self._on_event is None:
+            return
+        try:
+            with cancellations_of_others():
+                self._on_event(event)
+        except Exception:
+            LOGGER.exception("on_event raised on %s", type(event).__name__)
+
+
+def _log(event: Event) -> None:
     level = _LEVELS.get(type(event), logging.INFO)
     if LOGGER.isEnabledFor(level):
         line, fields = _describe(event)
@@ -53,20 +74,20 @@ def log_event(event: Event) -> None:
 
 
 def _describe(event: Event) -> tuple[str, Fields]:
-    """Return the line that tells of an event, and its facts."""
+    """Return the log line of an event, and its facts."""
     fields: Fields = {}
     match event:
         case AttemptFailed(operation=operation, attempt=attempt, error=error, delay=delay):
             then = "no further attempt" if delay is None else f"the next in {delay:.1f} s"
             known = error.request_outcome
-            line = f"attempt {attempt} of {event.attempts} failed ({known.value}), {then}"
-            line += f": {error.problem}"
+            line = f"attempt {attempt} of {event.attempts} failed"
+            line += f"{'' if known is None else f' ({known.value})'}, {then}: {error.problem}"
             fields = {
                 "operation": operation,
                 "attempt": attempt,
                 "attempts": event.attempts,
                 "delay": delay,
-                "request_outcome": known.name,
+                "request_outcome": None if known is None else known.name,
                 "error": type(error).__name__,
             }
         case Waiting(until=until, reason=reason):
@@ -76,16 +97,15 @@ def _describe(event: Event) -> tuple[str, Fields]:
             line = status.state.value
             fields = {"state": status.state.name}
         case OrderCreated():
-            line = "made"
-        case OrderCancelled(cancellation=done):
-            line = f"ended, {done.outcome.value}"
-            fields = {"outcome": done.outcome.name}
-        case CancelFinished(result=result):
-            line = "done with" if result.error is None else "the cancel failed"
-            line += f", {result.outcome.value}"
-            fields = {"outcome": result.outcome.name}
+            line = "created"
+        case OrderEnded(result=result):
+            outcome = "outcome unknown" if result.outcome is None else result.outcome.value
+            line = f"ended, {outcome}"
+            fields = {"outcome": None if result.outcome is None else result.outcome.name}
+            if result.error is not None:
+                line += f": {result.error.problem}"
         case JournalFailed(error=error):
-            line = f"not written down, what became known: {error.problem}"
+            line = f"the journal did not record what became known: {error.problem}"
         case _:
             line = repr(event)
     return f"{_who(str(fields.get('operation', '')), event.order_id)}: {line}", fields

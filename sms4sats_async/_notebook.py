@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -63,7 +63,7 @@ def render(value: object) -> str | None:
         case Price():
             return _price_card(value)
         case Listing():
-            return _listing(cast("Listing[Any]", value))
+            return _listing(value)
         case _:
             return None
 

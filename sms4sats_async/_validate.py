@@ -3,14 +3,15 @@
 Everything here raises `InvalidArgumentError` and nothing else, before anything is sent.
 """
 
+import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from ._redact import show
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _LONGEST_COUNTRY: Final = 9  # digits
 _LONGEST_MESSAGE: Final = 140
+_LARGEST_METADATA: Final = 4096  # bytes
 _ALL_SATOSHIS: Final = 21_000_000 * 100_000_000
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 _LIGHTNING_ADDRESS: Final = re.compile(
@@ -135,6 +137,30 @@ def message(value: object) -> str:
         problem = f"message has {len(value)} characters; the service takes {_LONGEST_MESSAGE}"
         raise InvalidArgumentError(problem)
     return value
+
+
+def metadata(value: object) -> dict[str, str]:
+    """Return a copy of the caller's notes: at most 4 KiB as compact JSON in UTF-8."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        problem = f"metadata must be a mapping of str to str, not {type(value).__name__}"
+        raise InvalidArgumentError(problem)
+    notes: dict[str, str] = {}
+    for name, note in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not isinstance(note, str):
+            problem = "metadata must be a mapping of str to str"
+            raise InvalidArgumentError(problem)
+        notes[name] = note
+    try:
+        size = len(json.dumps(notes, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError as error:
+        problem = "metadata has half a character (a lone surrogate)"
+        raise InvalidArgumentError(problem) from error
+    if size > _LARGEST_METADATA:
+        problem = f"metadata has {size} bytes as JSON, more than {_LARGEST_METADATA}"
+        raise InvalidArgumentError(problem)
+    return notes
 
 
 def phone(value: object) -> str:

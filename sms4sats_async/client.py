@@ -1,4 +1,4 @@
-"""The client: a thin typed face over the rooms below."""
+"""The client: the public methods, each a thin layer over the modules below."""
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from . import _validate as arguments
-from ._clock import Clock, SystemClock
+from . import _validate as validate
+from ._clock import Clock, ElapsedClock, SystemClock
 from ._http.decode import Created
 from ._http.endpoints import (
     CREATE_ORDER,
@@ -22,33 +22,66 @@ from ._http.endpoints import (
     PING,
     Operation,
 )
-from ._http.retrying import Exchange
+from ._http.retrying import Calls
 from ._http.transports import open_transport
-from ._orders.old_many import CancelQueue, CancelResults
-from ._orders.old_open import OpenOrder, Scheduler
-from ._orders.old_orders import Look, PatientCancel, ReceiveCode, cancel, check_invoice
-from ._orders.old_watching import OrderWatch, Poller, get_status, wait_for_code
-from ._orders.states import MINIMUM_CANCEL_AGE
+from ._logging import Reporter
+from ._orders.decisions import MINIMUM_AGE, MINIMUM_CANCEL_AGE, Intent
+from ._orders.drivers import (
+    OrderWatch,
+    check_invoice,
+    check_root,
+    deliver,
+    drive,
+    drive_with_payment,
+    driven,
+    first_or_next,
+    record,
+    wait_for_code,
+)
+from ._orders.many import OrderQueue, OrderResults, QueuedOrder, ResultStore
+from ._orders.open_order import OpenOrder, Scheduler
+from ._orders.states import outcome_of
+from ._orders.steps import (
+    DrivenOrder,
+    OrderContext,
+    StatusCheck,
+    moment_of,
+    read_status,
+    release,
+    send_cancel,
+)
+from ._process import new_owner
 from ._redact import show
 from .errors import (
     AuthenticationError,
+    ClientStateError,
     InvalidArgumentError,
     InvalidResponseError,
     JournalError,
+    OrderError,
     Sms4SatsError,
 )
-from .events import Event, OrderCreated
+from .events import Event, OrderCreated, OrderEnded
 from .invoice import NETWORKS, Network
-from .journal import JournalEntry, OrderJournal
-from .journal.entry import asked, made, put, removed, taken_up
+from .journal import JournalChange, JournalEntry, OrderJournal
+from .journal.entry import (
+    put,
+    record_creation,
+    record_intent,
+    release_claim,
+    remove,
+    request_entry,
+)
+from .journal.recorder import Recorder
 from .models import (
-    Cancellation,
-    CancelOutcome,
+    CodeStatus,
     Country,
     FundingHistory,
     FundOrder,
     Listing,
     Order,
+    OrderOutcome,
+    OrderResult,
     OrderStatus,
     Price,
     ReceiveOrder,
@@ -69,30 +102,29 @@ DEFAULT_BASE_URL: Final = "https://api2.sms4sats.com"
 class Sms4SatsClient:
     """An asynchronous client for the sms4sats.com API, on asyncio and Trio.
 
-    Use it with `async with`, or call `aclose()` at the end. It keeps no background task and no
-    cancel scope, and belongs to the event loop in which it is first used.
+    Use it with `async with`, or call `aclose()` at the end. It keeps no background task between
+    calls, and belongs to the event loop in which it is first used.
 
     Args:
-        api_key: The key for prepaid calls; from the environment's `SMS4SATS_API_KEY` if None. It
-            is sent to the calls that need it, and to no other.
-        base_url: The service's root; from `SMS4SATS_BASE_URL` if None, else the real service.
-        timeout: Seconds (or a timedelta) that a single attempt may take: a true bound, also on an
-            answer that drips. Waiting for a free connection is not counted to it.
-        retry: How often and how patiently a call is tried; every call can override it.
+        api_key: The key for prepaid calls; None: the environment's `SMS4SATS_API_KEY`. It is sent
+            only to the calls that need it.
+        base_url: The service root; None: `SMS4SATS_BASE_URL`, or the real service.
+        timeout: Seconds (or a timedelta) for a single attempt. It bounds the whole attempt, also
+            if the answer arrives slowly. Waiting for a free connection is not counted.
+        retry: How often and how long a call is retried; every call can override it.
         http_client: An `httpx.AsyncClient`, `httpx2.AsyncClient` or `aiohttp.ClientSession` to
-            send with. It stays the caller's and is never closed. By default the client has
-            connections of its own, and honours `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
-            `SSL_CERT_DIR`.
+            send with. You own it; the client never closes it. By default the client has its own
+            connections, and honours `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
         clock: Another source of time, for tests; see `Clock`.
-        on_event: Called with an `Event` at each order that is made or ended, each attempt that
-            failed, each wait, and each status read while waiting. It must not block. What it
-            raises is logged and goes no further.
-        journal: Where every order is written down before it is returned, and what becomes of it:
-            a `SqliteJournal`, or another `OrderJournal`. It stays the caller's.
+        on_event: Receives progress events: an order that was created or ended, an attempt that
+            failed, a wait, a status read during a wait. It must not block. The client logs what it
+            raises, and goes on.
+        journal: Records every order before it is returned, and how it ended: a `SqliteJournal`, or
+            another `OrderJournal`. You own it; the client never closes it.
 
     Raises:
-        InvalidArgumentError: An argument that cannot be meant, such as a key over plain http to
-            another machine.
+        InvalidArgumentError: If an argument is invalid, such as a key over plain http to another
+            machine.
     """
 
     def __init__(
@@ -101,7 +133,7 @@ class Sms4SatsClient:
         api_key: str | None = None,
         base_url: str | None = None,
         timeout: float | timedelta = 10.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen, so one is as good as many
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
         http_client: object | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -111,18 +143,28 @@ class Sms4SatsClient:
             api_key = os.environ.get("SMS4SATS_API_KEY") or None
         if base_url is None:
             base_url = os.environ.get("SMS4SATS_BASE_URL") or DEFAULT_BASE_URL
-        self._api_key = None if api_key is None else arguments.api_key(api_key)
-        self._base_url = arguments.base_url(base_url, key_is_set=self._api_key is not None)
-        self._exchange = Exchange(
+        self._api_key = None if api_key is None else validate.api_key(api_key)
+        self._base_url = validate.base_url(base_url, key_is_set=self._api_key is not None)
+        clock = SystemClock() if clock is None else clock
+        report = Reporter(on_event)
+        if journal is not None:
+            validate.journal("journal", journal)
+        self._calls = Calls(
             open_transport(http_client, base_url=self._base_url, api_key=self._api_key),
-            timeout=arguments.positive_seconds("timeout", timeout),
-            retry=arguments.instance("retry", retry, RetryPolicy),
-            clock=SystemClock() if clock is None else clock,
-            on_event=on_event,
+            timeout=validate.positive_seconds("timeout", timeout),
+            retry=validate.instance("retry", retry, RetryPolicy),
+            clock=clock,
+            report=report,
             secret=self._api_key,
-            journal=None if journal is None else arguments.journal("journal", journal),
         )
-        self._country_ids: dict[str, list[int]] | None = None
+        self._context = OrderContext(
+            self._calls,
+            Recorder(journal, base_url=self._base_url, clock=clock, report=report),
+            clock,
+            ElapsedClock(clock),
+            report,
+        )
+        self._country_ids: dict[str, set[int]] | None = None
 
     def __repr__(self) -> str:
         key = "without a key" if self._api_key is None else "with a key"
@@ -130,8 +172,8 @@ class Sms4SatsClient:
 
     @property
     def journal(self) -> OrderJournal | None:
-        """The journal that was handed in, or None."""
-        return self._exchange.recorder.journal
+        """The journal that you passed, or None."""
+        return self._context.recorder.journal
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,11 +187,13 @@ class Sms4SatsClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client's own connections; an injected HTTP client is left alone.
+        """Close the client's own connections; an HTTP client that you passed stays open.
 
-        Calling it again does nothing. A call after it is a `ClientStateError`.
+        Calling it again does nothing. Any other call after it raises `ClientStateError`.
         """
-        await self._exchange.close()
+        await self._calls.close()
+
+    # --- the service and its catalogue ------------------------------------------------------------
 
     async def ping(self, *, retry: RetryPolicy | None = None) -> None:
         """Return if the service is up (`GET /`, documented).
@@ -158,25 +202,25 @@ class Sms4SatsClient:
             retry: Another policy for this call.
 
         Raises:
-            TransportError: No answer.
-            APIError: The service said no.
-            InvalidResponseError: Something else answered.
+            TransportError: If no answer arrives.
+            APIError: If the service rejects the request.
+            InvalidResponseError: If the answer is unreadable.
         """
         await self._ask(PING, retry=retry)
 
     async def get_countries(self, *, retry: RetryPolicy | None = None) -> list[Country]:
-        """Ask for the countries that orders can name (`GET /getCountries`, seen).
+        """Return the countries that orders can name (`GET /getCountries`, seen).
 
         Args:
             retry: Another policy for this call.
 
         Returns:
-            Every country, in the service's order; number 999 lets the service choose (seen).
+            Every country, in the service's order. With number 999 the service chooses (seen).
 
         Raises:
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
         countries = await self._ask(GET_COUNTRIES, retry=retry)
         return Listing(countries)
@@ -184,20 +228,20 @@ class Sms4SatsClient:
     async def get_services(
         self, country: int | str, *, retry: RetryPolicy | None = None
     ) -> list[Service]:
-        """Ask for the services of a country (`GET /getnumbersstatus`, seen).
+        """Return the services of a country (`GET /getnumbersstatus`, seen).
 
         Args:
-            country: The country's number, or its name, which is looked up.
+            country: The country's number, or its name, which is looked up in the service's list.
             retry: Another policy for each request.
 
         Returns:
-            Every service, with how many numbers there are.
+            Every service, with the count of its numbers.
 
         Raises:
-            InvalidArgumentError: A country that cannot be meant, or a name that is not in the list.
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            InvalidArgumentError: If the country is invalid, or its name is not in the list.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
         number = await self._country_id(country, retry)
         services = await self._ask(GET_SERVICES, {"country": str(number)}, retry)
@@ -206,22 +250,22 @@ class Sms4SatsClient:
     async def get_rental_countries(
         self, service: str | None = None, *, retry: RetryPolicy | None = None
     ) -> list[RentalCountry]:
-        """Ask where numbers can be rented (`GET /getRentalCountries`, documented).
+        """Return where numbers can be rented (`GET /getRentalCountries`, documented).
 
         Args:
-            service: A service's short code; the service takes `full` where it is left out.
+            service: A service's short code; None: the service's default, `full`.
             retry: Another policy for this call.
 
         Returns:
-            Every offer: weeks, and satoshis.
+            Every offer, with its weeks and its price in satoshis.
 
         Raises:
-            InvalidArgumentError: A blank service.
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            InvalidArgumentError: If the service is blank.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
-        query = {} if service is None else {"service": arguments.text("service", service)}
+        query = {} if service is None else {"service": validate.text("service", service)}
         offers = await self._ask(GET_RENTAL_COUNTRIES, query, retry)
         return Listing(offers)
 
@@ -232,28 +276,30 @@ class Sms4SatsClient:
         *,
         retry: RetryPolicy | None = None,
     ) -> Price:
-        """Ask for the prices, in satoshis (`GET /price`, documented).
+        """Return the prices in satoshis (`GET /price`, documented).
 
         Args:
-            country: The country's number or name, for `Price.computed`.
-            service: The service's short code, for `Price.computed`.
+            country: The country's number, name or ISO code such as `"us"`, for `Price.computed`.
+            service: The service's short code or long name, for `Price.computed`.
             retry: Another policy for this call.
 
         Returns:
-            The prices; `computed` where the service worked one out for what was asked.
+            The prices, with `computed` where the service computed one for this country and service.
 
         Raises:
-            InvalidArgumentError: A country or service that cannot be meant.
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            InvalidArgumentError: If the country or service is invalid.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
         query: dict[str, str] = {}
         if country is not None:
-            query["country"] = str(arguments.country(country))
+            query["country"] = str(validate.country(country))
         if service is not None:
-            query["service"] = arguments.text("service", service)
+            query["service"] = validate.text("service", service)
         return await self._ask(GET_PRICE, query, retry)
+
+    # --- creating orders --------------------------------------------------------------------------
 
     async def create_order(
         self,
@@ -264,56 +310,47 @@ class Sms4SatsClient:
         real_phone: bool = False,
         referral: str | None = None,
         immediate: bool = False,
+        metadata: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
     ) -> ReceiveOrder:
-        """Order a number to receive an activation code on (`POST /createorder`, documented).
+        """Order a number to receive an activation code (`POST /createorder`, documented).
 
-        The request is sent again only if it provably never left: there is no idempotency key
-        (none is documented), so a second request could be a second order.
+        The request is retried only if it provably was not sent. The service documents no
+        idempotency key, so a second request could create a second order.
 
         Args:
             country: The country's number, or its name such as `"germany"`, which is looked up.
             service: The service's short code, such as `"tg"`.
             rental: Rent the number.
-            real_phone: Ask for a number of a real phone.
-            referral: A Lightning address that gets 10 %.
+            real_phone: Require a number of a real phone.
+            referral: A Lightning address that receives 10 %.
             immediate: Pay from the key's balance at once; needs the key.
+            metadata: Your own notes on the order, at most 4 KiB. The journal keeps them, and every
+                result of the order carries them. They are never sent to the service.
             retry: Another policy for this call.
 
         Returns:
-            The order, with the hold invoice to pay. Keep its `order_id`: it is the only handle.
+            The order with the hold invoice to pay. Keep its `order_id`: nothing else identifies it.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant, or a country's name that is not
-                in the list; no order was asked for.
-            AuthenticationError: `immediate` without a key; nothing was sent.
-            APIError: The service said no.
-            TransportError: No answer; `request_outcome` tells whether an order may exist.
-            InvalidResponseError: An unreadable answer; an order may exist.
-            JournalError: The journal could not be written: nothing was sent; or the order was
-                made, and stands on the error's `order`.
+            InvalidArgumentError: If an argument is invalid, or a country's name is not in the list.
+                No order was requested.
+            AuthenticationError: If `immediate` is set without a key. Nothing was sent.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives; `request_outcome` says whether an order may exist.
+            InvalidResponseError: If the answer is unreadable. An order may exist.
+            JournalError: If the journal cannot be written. Nothing was sent; or the order was
+                created and is on the error's `order`.
         """
-        body: dict[str, object] = {
-            "country": arguments.country(country),
-            "service": arguments.text("service", service),
-        }
-        if rental:
-            body["isRental"] = True
-        if real_phone:
-            body["realphone"] = True
-        if referral is not None:
-            body["ref"] = arguments.referral(referral)
-        self._check_key(CREATE_ORDER, needed=immediate)
-        body["country"] = await self._country_id(country, retry)
-
-        def order(answer: Created, created_at: datetime) -> ReceiveOrder:
-            return ReceiveOrder(
-                answer.order_id, answer.payreq, created_at, country, service, raw=answer.raw
-            )
-
-        record = asked("receive", self._exchange.recorder.now(), country=country, service=service)
-        return await self._create(
-            CREATE_ORDER, body, order, record=record, immediate=immediate, retry=retry
+        return await self._create_receive_order(
+            country,
+            service,
+            rental=rental,
+            real_phone=real_phone,
+            referral=referral,
+            immediate=immediate,
+            metadata=metadata,
+            retry=retry,
         )
 
     async def create_send_order(
@@ -323,121 +360,145 @@ class Sms4SatsClient:
         *,
         immediate: bool = False,
         webhook_url: str | None = None,
+        referral: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
     ) -> SendOrder:
         """Order a message to be sent (`POST /createsendorder`, documented).
 
-        Like `create_order`, it is sent again only if it provably never left.
+        Like `create_order`, the request is retried only if it provably was not sent.
 
         Args:
-            phone: The receiver, in E.164, such as `"+4915112345678"`.
+            phone: The receiver in E.164, such as `"+4915112345678"`.
             message: At most 140 characters.
-            immediate: Pay from the key's balance at once; needs the key. `payreq` is the word
+            immediate: Pay from the key's balance at once; needs the key. `invoice` is the word
                 `"paid"` then.
-            webhook_url: Where the service is to POST the status; see `parse_webhook`.
+            webhook_url: The URL to which the service POSTs the status; see `parse_webhook`.
+            referral: A Lightning address that receives 10 % (seen, undocumented).
+            metadata: Your own notes on the order, as for `create_order`.
             retry: Another policy for this call.
 
         Returns:
-            The order, with the hold invoice to pay: it settles when the message is sent.
+            The order with the hold invoice to pay. It settles when the message is sent.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            AuthenticationError: `immediate` without a key; nothing was sent.
-            APIError: The service said no.
-            TransportError: No answer; `request_outcome` tells whether an order may exist.
-            InvalidResponseError: An unreadable answer; an order may exist.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            AuthenticationError: If `immediate` is set without a key. Nothing was sent.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives; `request_outcome` says whether an order may exist.
+            InvalidResponseError: If the answer is unreadable. An order may exist.
             JournalError: As for `create_order`.
         """
         body: dict[str, object] = {
-            "phone": arguments.phone(phone),
-            "message": arguments.message(message),
+            "phone": validate.phone(phone),
+            "message": validate.message(message),
         }
         if webhook_url is not None:
-            body["webhookUrl"] = arguments.webhook_url(webhook_url)
+            body["webhookUrl"] = validate.webhook_url(webhook_url)
+        if referral is not None:
+            body["ref"] = validate.referral(referral)
+        notes = validate.metadata(metadata)
 
         def order(answer: Created, created_at: datetime) -> SendOrder:
-            return SendOrder(answer.order_id, answer.payreq, created_at, phone, raw=answer.raw)
+            return SendOrder(
+                answer.order_id,
+                answer.invoice,
+                created_at,
+                phone,
+                metadata=notes,
+                raw=answer.raw,
+            )
 
-        record = asked("send", self._exchange.recorder.now(), phone=phone)
+        entry = request_entry(
+            "send",
+            self._context.recorder.now(),
+            base_url=self._base_url,
+            metadata=notes,
+            phone=phone,
+        )
         return await self._create(
-            CREATE_SEND_ORDER, body, order, record=record, immediate=immediate, retry=retry
+            CREATE_SEND_ORDER, body, order, entry=entry, immediate=immediate, retry=retry
         )
 
-    async def fund(self, amount: int, *, retry: RetryPolicy | None = None) -> FundOrder:
-        """Ask for an invoice that fills the key's balance (`POST /fund`, documented).
+    async def fund(self, amount_sat: int, *, retry: RetryPolicy | None = None) -> FundOrder:
+        """Request an invoice that adds to the key's balance (`POST /fund`, documented).
 
-        Like `create_order`, it is sent again only if it provably never left.
+        Like `create_order`, the request is retried only if it provably was not sent.
 
         Args:
-            amount: Satoshis, at least 1.
+            amount_sat: Satoshis, at least 1.
             retry: Another policy for this call.
 
         Returns:
-            The order, with the invoice to pay.
+            The order with the invoice to pay.
 
         Raises:
-            InvalidArgumentError: An amount that cannot be meant; nothing was sent.
-            AuthenticationError: No key, or one that the service does not take.
-            APIError: The service said no.
-            TransportError: No answer; `request_outcome` tells whether an invoice may exist.
-            InvalidResponseError: An unreadable answer; an invoice may exist.
+            InvalidArgumentError: If the amount is invalid. Nothing was sent.
+            AuthenticationError: If there is no key, or the service refuses it.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives. An invoice may exist, see `request_outcome`.
+            InvalidResponseError: If the answer is unreadable. An invoice may exist.
         """
-        body: dict[str, object] = {"amount": arguments.satoshis("amount", amount)}
+        body: dict[str, object] = {"amount": validate.satoshis("amount_sat", amount_sat)}
 
         def order(answer: Created, created_at: datetime) -> FundOrder:
-            return FundOrder(answer.order_id, answer.payreq, created_at, amount, raw=answer.raw)
+            return FundOrder(
+                answer.order_id, answer.invoice, created_at, amount_sat, raw=answer.raw
+            )
 
-        return await self._create(FUND, body, order, record=None, immediate=False, retry=retry)
+        return await self._create(FUND, body, order, entry=None, immediate=False, retry=retry)
 
     async def get_balance(self, *, retry: RetryPolicy | None = None) -> int:
-        """Ask for the key's balance in satoshis (`GET /balance`, documented).
+        """Return the key's balance in satoshis (`GET /balance`, documented).
 
         Args:
             retry: Another policy for this call.
 
         Raises:
-            AuthenticationError: No key, or one that the service does not take.
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            AuthenticationError: If there is no key, or the service refuses it.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
         return await self._ask(GET_BALANCE, retry=retry)
 
     async def get_history(self, *, retry: RetryPolicy | None = None) -> FundingHistory:
-        """Ask how the key's balance was filled (`GET /history`, documented).
+        """Return how the key's balance was funded (`GET /history`, documented).
 
-        The answer holds the key itself and proofs of payment; `repr` masks them, `raw` does not.
+        The answer contains the key itself and proofs of payment; `repr` masks them, `raw` does not.
 
         Args:
             retry: Another policy for this call.
 
         Raises:
-            AuthenticationError: No key, or one that the service does not take.
-            APIError: The service said no.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            AuthenticationError: If there is no key, or the service refuses it.
+            APIError: If the service rejects the request.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
         return await self._ask(GET_HISTORY, retry=retry)
 
+    # --- one order --------------------------------------------------------------------------------
+
     async def get_order_status(
-        self, order_id: Order | str, *, retry: RetryPolicy | None = None
+        self, order: Order | str, *, retry: RetryPolicy | None = None
     ) -> OrderStatus:
-        """Ask where an order stands (`GET /orderstatus`, documented).
+        """Read the status of an order (`GET /orderstatus`, documented).
 
         Args:
-            order_id: The order's id, or the order.
+            order: The order, or its id.
             retry: Another policy for this call.
 
         Returns:
-            The status. `state` is the one word for it; `code` is the code once it is there.
+            The status. `state` sums it up, and `code` is the code once it arrived.
 
         Raises:
-            InvalidArgumentError: An id that cannot be one; nothing was sent.
-            APIError: The service said no; an unknown id is expected to be a `ServerError`.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer.
+            InvalidArgumentError: If the id is invalid. Nothing was sent.
+            APIError: If the service rejects the request; expect a `ServerError` for an unknown id.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable.
         """
-        return await get_status(self._exchange, _order_id(order_id), retry=retry)
+        return await read_status(self._context, _order_id(order), retry=retry)
 
     async def cancel_order(
         self,
@@ -445,36 +506,54 @@ class Sms4SatsClient:
         *,
         retry: RetryPolicy | None = None,
         confirm: bool = False,
-    ) -> Cancellation:
-        """Cancel an order, so that the held money returns (`GET /cancelorder`, documented).
+    ) -> OrderResult:
+        """Cancel an order, so that the service refunds it (`GET /cancelorder`, documented).
 
-        One endpoint and its retries, nothing hidden. The service refuses with a 500 `unable to
-        save data` (documented), which is tried again, as are other 5xx, 429, time-outs, lost and
-        refused connections and unreadable answers. 400, 401, 403 and 404 are not.
+        This is one endpoint and its retries. The service refuses with a 500 `unable to save data`
+        (documented), which is retried, as are other 5xx, 429, time-outs, lost and refused
+        connections and unreadable answers. 400, 401, 403 and 404 are not retried.
 
         Args:
-            order_id: The order's id, or the order. It can be cancelled from an age of 2 minutes
-                on, while no code has arrived (documented).
+            order_id: The order's id, or the order. It can be cancelled from an age of 2 minutes on,
+                as long as no code has arrived (documented).
             retry: Another policy for this call.
-            confirm: Look at the status after each failure: an order that has ended is not asked
-                for again.
+            confirm: Read the status after each failure, before the next attempt. If the order has
+                ended, with its code or its refund, that is the result.
 
         Returns:
-            CANCELLED if the service answered OK; with `confirm` also ALREADY_RELEASED, if the
-            status shows that the money was given back.
+            `CANCELLED` if the service answered OK. With `confirm` also `REFUNDED`, `CODE_RECEIVED`
+            or `MESSAGE_SENT`, if the status shows it.
 
         Raises:
-            InvalidArgumentError: An id that cannot be one; nothing was sent.
-            CodeAlreadyReceivedError: With `confirm`: the code is there, on the error's `status`.
-            UnableToSaveDataError: The service refused to the last attempt.
-            APIError: Another refusal.
-            TransportError: No answer.
-            InvalidResponseError: An unreadable answer. For these, `request_outcome` UNKNOWN means
-                that the order may be cancelled and may not.
+            InvalidArgumentError: If the id is invalid. Nothing was sent.
+            UnableToSaveDataError: If the service refused every attempt.
+            APIError: If the service refused otherwise.
+            TransportError: If no answer arrives.
+            InvalidResponseError: If the answer is unreadable. With `request_outcome` UNKNOWN the
+                order may or may not be cancelled.
         """
-        identifier = _order_id(order_id)
-        look = Look(self._exchange, identifier) if confirm else None
-        return await cancel(self._exchange, identifier, retry=retry, look=look)
+        identifier, context = _order_id(order_id), self._context
+        check = StatusCheck(context, identifier) if confirm else None
+        done, attempts = await send_cancel(context, identifier, retry=retry, check=check)
+        status = done.status
+        outcome = None if status is None else outcome_of(status.state)
+        entry = await context.recorder.find(identifier)
+        number = None if status is None else status.number
+        metadata = order_id.metadata if isinstance(order_id, Order) else {}
+        if entry is not None:
+            number, metadata = number or entry.number, entry.metadata
+        result = OrderResult(
+            identifier,
+            OrderOutcome.CANCELLED if outcome is None else outcome,
+            None if status is None else status.code,
+            number,
+            status,
+            attempts,
+            metadata=metadata,
+            raw=done.raw,
+        )
+        context.report(OrderEnded(identifier, result))
+        return await deliver(context, result)
 
     async def cancel_order_when_allowed(
         self,
@@ -484,47 +563,170 @@ class Sms4SatsClient:
         minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
         watch: bool = True,
         poll_interval: float | timedelta = 5.0,
-    ) -> Cancellation:
-        """Get the money back as soon as the service allows it, unless the code comes first.
+    ) -> OrderResult:
+        """Cancel an order as soon as the service allows it, unless the code arrives first.
 
-        Waits until the order is old enough, by the wall clock, and never sends the cancel early.
-        Then cancels with `confirm`. While the service refuses, or does not answer, it tries again
-        at growing intervals until the order is 21 minutes old, when the service gives the money
-        back by itself (documented); from then on only the status counts.
+        Waits until the order is old enough, and never sends the cancel early. Then cancels with
+        `confirm`. While the service refuses, or does not answer, the cancel is retried at growing
+        intervals. After 21 minutes the service refunds the order automatically (documented), and
+        only the status counts.
 
         Args:
             order: The order, or its id.
-            created_at: When it was made, with a time zone. Taken from the order if None; where
-                nobody knows it, now, which is the safe guess.
-            minimum_age: Seconds (or a timedelta) before which the cancel is not sent.
-            watch: Read the status meanwhile, and stop as soon as the order has ended. A read that
+            created_at: When the order was created, with a time zone. None: as the order or the
+                journal says; where both do not know, now, which is never too early.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            watch: Poll the status meanwhile, and stop as soon as the order has ended. A poll that
                 fails does not end the wait.
-            poll_interval: Seconds (or a timedelta) between two reads, give or take 15 %.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
-            CANCELLED with the service's OK; ALREADY_RELEASED with a status that shows it; or
-            CODE_ARRIVED with the code in `status.code`. For a message to send, that it was sent.
+            `CANCELLED` if the service answered OK, `REFUNDED` if the status shows it, or
+            `CODE_RECEIVED` with the code. For a message to send also `MESSAGE_SENT`.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            ClientStateError: The client was closed.
-            APIError: A refusal that will not change, such as a 404 for an id that the status does
-                not know either.
-            Sms4SatsError: The last failure, with `request_outcome` UNKNOWN, if after 21 minutes
-                neither an answer nor the status tells what became of the money.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            ClientStateError: If the client is closed.
+            APIError: If the service refuses lastingly, such as a 404 for an id whose status is
+                unknown too.
+            Sms4SatsError: The last failure with `request_outcome` UNKNOWN, if after 21 minutes
+                neither an answer nor the status shows where the money is.
         """
-        if created_at is None and isinstance(order, Order):
-            created_at = order.created_at
-        if created_at is not None:
-            created_at = arguments.aware("created_at", created_at)
-        return await PatientCancel(
-            self._exchange,
-            _order_id(order),
-            created_at=None if created_at is None else created_at.timestamp(),
-            minimum_age=arguments.seconds("minimum_age", minimum_age),
+        context = self._context
+        intent = Intent(
+            poll_interval=validate.positive_seconds("poll_interval", poll_interval),
+            minimum_age=validate.seconds("minimum_age", minimum_age),
             watch=watch,
-            poll_interval=arguments.positive_seconds("poll_interval", poll_interval),
-        ).run()
+        )
+        held = self._driven(order, intent, created_at)
+        change = self._intent_change(order, intent, 0.0, created_at)
+
+        def if_known(entry: JournalEntry | None) -> JournalEntry | None:
+            return None if entry is None else change(entry)
+
+        try:
+            await record(context, held, if_known, operation="cancel_order")
+        except JournalError as error:  # the refund matters more than the record
+            context.recorder.complain(held.order_id, error)
+        return await deliver(context, await drive(context, held))
+
+    async def code_or_refund(
+        self,
+        order: Order | str,
+        *,
+        timeout: float | timedelta,
+        created_at: datetime | None = None,
+        minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
+        poll_interval: float | timedelta = 5.0,
+    ) -> OrderResult:
+        """Wait for the code, then cancel the order as soon as the service allows it.
+
+        The journal records the deadline first. After a crash, an `OrderScheduler` in the next
+        process waits for the rest of it. While another process drives the order, this call polls
+        it, and cancels only when the other one has released it.
+
+        Args:
+            order: The order, or its id.
+            timeout: Seconds (or a timedelta) to wait for the code; 0 cancels as soon as allowed.
+            created_at: When the order was created, with a time zone. None: as the order or the
+                journal says; where both do not know, now.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
+
+        Returns:
+            The code (`result.code`) or the refund (`result.refunded`).
+
+        Raises:
+            InvalidArgumentError: If an argument is invalid, or the order belongs to another service
+                root. Nothing was sent.
+            JournalError: If the deadline cannot be recorded. Nothing was sent.
+            ClientStateError: If the client is closed.
+            Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused
+                lastingly.
+        """
+        intent = Intent(
+            poll_interval=validate.positive_seconds("poll_interval", poll_interval),
+            minimum_age=validate.seconds("minimum_age", minimum_age),
+        )
+        held = await self._claimed(order, intent, timeout, created_at)
+        return await deliver(self._context, await drive(self._context, held))
+
+    async def receive_code(
+        self,
+        country: int | str,
+        service: str,
+        *,
+        pay: Callable[[str], object],
+        timeout: float | timedelta,
+        max_price_sat: int | None = None,
+        network: Network = "bitcoin",
+        poll_interval: float | timedelta = 5.0,
+        rental: bool = False,
+        real_phone: bool = False,
+        referral: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> OrderResult:
+        """Order a number, pay, and return the code or the refund.
+
+        Args:
+            country: The country's number or name.
+            service: The service's short code.
+            pay: Called once with the invoice, in the background, because paying a hold invoice
+                blocks until it is settled or cancelled. An async function runs as a task and is
+                cancelled when the order has ended; a sync one runs in a worker thread. It decides
+                nothing: when it returns or raises, the status of the order decides. If the status
+                says paid, the wait for the code goes on; if it says unpaid, the order is cancelled.
+            timeout: Seconds (or a timedelta) to wait for the code.
+            max_price_sat: The highest price in satoshis, checked on the invoice itself before `pay`
+                is called. An invoice without an amount, for another network, or expired is refused
+                too.
+            network: The network that the invoice must be for, if `max_price_sat` is given.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
+            rental: Rent the number.
+            real_phone: Require a number of a real phone.
+            referral: A Lightning address that receives 10 %.
+            metadata: Your own notes on the order, as for `create_order`.
+
+        Returns:
+            The code (`result.code`) or the refund (`result.refunded`).
+
+        Raises:
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            OrderError: If the invoice is refused. Nothing was paid, and an order that is not paid
+                ends automatically.
+            JournalError: If the order or the deadline cannot be recorded; see `create_order`.
+            Sms4SatsError: What `create_order` raises; or the last refusal, where the end is unknown
+                or the cancel was refused lastingly.
+        """
+        limit = validate.seconds("timeout", timeout)
+        interval = validate.positive_seconds("poll_interval", poll_interval)
+        validate.function("pay", pay)
+        validate.one_of("network", network, NETWORKS)
+        if max_price_sat is not None:
+            validate.satoshis("max_price_sat", max_price_sat)
+        context, owner = self._context, new_owner()
+        order = await self._create_receive_order(
+            country,
+            service,
+            rental=rental,
+            real_phone=real_phone,
+            referral=referral,
+            metadata=metadata,
+            timeout=limit,
+            owner=owner,
+        )
+        if max_price_sat is not None:
+            try:
+                check_invoice(
+                    order, max_price_sat=max_price_sat, network=network, now=context.clock.now()
+                )
+            except OrderError:
+                await self._give_up(order, owner)
+                raise
+        intent = Intent(poll_interval=interval)
+        held = await self._claimed(order, intent, limit, None, owner=owner)
+        result = await drive_with_payment(context, held, order.invoice, pay)
+        return await deliver(context, result)
 
     async def wait_for_code(
         self,
@@ -532,264 +734,314 @@ class Sms4SatsClient:
         *,
         timeout: float | timedelta,
         poll_interval: float | timedelta = 5.0,
-    ) -> OrderStatus:
-        """Wait until the code is there, by reading the status every few seconds.
+    ) -> CodeStatus:
+        """Wait until the code arrives, by polling the status. The order is never cancelled.
 
-        Most codes arrive within 30 to 120 seconds (documented). The order is left as it is
-        whatever happens.
+        Most codes arrive within 30 to 120 seconds (documented).
 
         Args:
             order: The order, or its id.
-            timeout: Seconds (or a timedelta) to wait at most: one deadline for everything, the
-                last read included.
-            poll_interval: Seconds (or a timedelta) between two reads, give or take 15 %.
+            timeout: Seconds (or a timedelta) to wait at most, the last poll included.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
             The status with the code in `code`.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            CodeTimeoutError: No code in time; `status` is the last one that was read, or None
-                where none could be: an unknown id is expected to be a 500, which ends no wait.
-            OrderRefundedError: The service gave the order back; no code will come.
-            OrderError: The order is not one for a code.
-            APIError: A refusal that a repeat cannot cure. Other failed reads do not end the wait.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            CodeTimeoutError: If no code arrived in time. `status` is the last one that was read, or
+                None if no poll succeeded: an unknown id is expected to be a 500, which ends no
+                wait.
+            OrderRefundedError: If the service refunded the order. No code will arrive.
+            OrderError: If the order is not one for a code.
+            ClientStateError: If the client is closed.
         """
-        poller = self._poller(order, poll_interval)
-        return await wait_for_code(poller, timeout=arguments.positive_seconds("timeout", timeout))
+        limit = validate.positive_seconds("timeout", timeout)
+        interval = validate.positive_seconds("poll_interval", poll_interval)
+        _order_id(order)
+        waited = driven(
+            self._context, order, Intent(poll_interval=interval, cancels=False), timeout=limit
+        )
+        end, _ = await wait_for_code(self._context, waited, timeout=limit)
+        if isinstance(end, OrderError):
+            raise end
+        return end
 
     def watch_order(
         self, order: Order | str, *, poll_interval: float | timedelta = 5.0
     ) -> OrderWatch:
-        """Iterate over the statuses of an order: the first, and then each that is different.
+        """Iterate over the statuses of an order: the first, then each that differs.
 
-        Ends when nothing more can change. Leave the loop at any time: nothing is held open.
+        It ends when nothing more can change. You can leave the loop at any time.
 
         Args:
             order: The order, or its id.
-            poll_interval: Seconds (or a timedelta) between two reads, give or take 15 %.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
-            An asynchronous iterator of `OrderStatus`. It raises an `APIError` that a repeat cannot
-            cure; other failed reads do not end it.
+            An async iterator of `OrderStatus`. A poll that fails does not end it.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
         """
-        return OrderWatch(self._poller(order, poll_interval))
+        interval = validate.positive_seconds("poll_interval", poll_interval)
+        return OrderWatch(self._context, _order_id(order), interval)
 
     def open_order(
         self,
         country: int | str,
         service: str,
         *,
+        scheduler: Scheduler | None = None,
         minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
         poll_interval: float | timedelta = 5.0,
-        scheduler: Scheduler | None = None,
         rental: bool = False,
         real_phone: bool = False,
         referral: str | None = None,
         immediate: bool = False,
+        metadata: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
     ) -> OpenOrder:
-        """Order a number for the length of an `async with`; left without a code, it is cancelled.
+        """Order a number for the length of an `async with` block.
 
-        On the way out, by an exception or not, it waits until the order may be cancelled, and
-        cancels it as `cancel_order_when_allowed` does. Where the task itself is being cancelled
-        there is no time for that: an order that may be cancelled is, with one request of at most
-        5 seconds; another is handed to the scheduler, or left in the journal for the next one.
+        Leaving the block without an end does what `code_or_refund(timeout=0)` does, also on an
+        exception. In a task that is being cancelled there is no time for that. An order that can
+        be cancelled is cancelled, in at most 5 seconds. Another is handed to the scheduler, or left
+        in the journal for the next one.
 
         Args:
             country: The country's number or name.
             service: The service's short code.
-            minimum_age: Seconds (or a timedelta) before which the cancel is not sent.
-            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
-                15 %.
-            scheduler: A `CancelScheduler` of this client that runs, to take the order over.
+            scheduler: An `OrderScheduler` of this client that runs, to take the order over.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
             rental: Rent the number.
-            real_phone: Ask for a number of a real phone.
-            referral: A Lightning address that gets 10 %.
+            real_phone: Require a number of a real phone.
+            referral: A Lightning address that receives 10 %.
             immediate: Pay from the key's balance at once; needs the key.
-            retry: Another policy for making the order.
+            metadata: Your own notes on the order, as for `create_order`.
+            retry: Another policy for creating the order.
 
         Returns:
-            An asynchronous context manager; `as` gives the `OpenOrder`.
+            An async context manager; `as` gives the `OpenOrder`. Its `result` is set after the
+            block whenever the end is known.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            Sms4SatsError: On entering, what `create_order` raises; on a leaving that is no
-                exception's, what `cancel_order_when_allowed` raises.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            Sms4SatsError: On entering, what `create_order` raises. On leaving without an exception,
+                what `code_or_refund` raises.
         """
+        owner = new_owner()
 
-        async def make() -> tuple[Order, bool]:
-            order = await self.create_order(
+        async def make(intent: Intent) -> tuple[DrivenOrder, Order]:
+            order = await self._create_receive_order(
                 country,
                 service,
                 rental=rental,
                 real_phone=real_phone,
                 referral=referral,
                 immediate=immediate,
+                metadata=metadata,
                 retry=retry,
+                timeout=intent.minimum_age,
+                minimum_age=intent.minimum_age,
+                owner=owner,
             )
-            return order, False
+            return self._driven(order, intent, None, owner=owner), order
 
         return self._open(make, minimum_age, poll_interval, scheduler)
 
-    def resume(
+    def resume_order(
         self,
         order: Order | str,
         *,
+        scheduler: Scheduler | None = None,
         minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
         poll_interval: float | timedelta = 5.0,
-        scheduler: Scheduler | None = None,
     ) -> OpenOrder:
-        """Take an order up again that was made before, perhaps by a process that has died.
+        """Open an order that exists, perhaps created by a process that has died.
 
-        Like `open_order`, for an order that there is. What the journal holds of it, such as when
-        it was made, is used; of an id that it does not know, now is taken as the time.
+        Like `open_order`. The journal's data is used, such as when the order was created. An id
+        that the journal does not know counts as created now.
 
         Args:
             order: The order, or its id.
-            minimum_age: Seconds (or a timedelta) before which the cancel is not sent.
-            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
-                15 %.
-            scheduler: A `CancelScheduler` of this client that runs, to take the order over.
+            scheduler: An `OrderScheduler` of this client that runs, to take the order over.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
-            An asynchronous context manager; `as` gives the `OpenOrder`.
+            An async context manager; `as` gives the `OpenOrder`. Its `result` is set at once if the
+            order has ended.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            JournalError: On entering: the journal cannot be used.
+            InvalidArgumentError: If an argument is invalid; on entering, if the order belongs to
+                another service root. Nothing was sent.
+            JournalError: On entering, if the journal cannot be used.
             Sms4SatsError: On leaving, as with `open_order`.
         """
         identifier = _order_id(order)
         if isinstance(order, Order):
-            arguments.aware("created_at", order.created_at)
+            validate.aware("created_at", order.created_at)
 
-        async def find() -> tuple[Order, bool]:
-            recorder = self._exchange.recorder
-            change = taken_up(order, recorder.now())
-            found = await recorder.write([(identifier, change)])
-            entry = found[0] if found else change(None)
-            known = None if entry is None else entry.order
-            if entry is None or known is None:  # a journal that does not do as it is asked
-                return ReceiveOrder(identifier, "", recorder.now()), False
-            # An end that is unclear is none: who names the order again wants to know.
-            return known, isinstance(entry.outcome, CancelOutcome)
+        async def make(intent: Intent) -> tuple[DrivenOrder, Order]:
+            context = self._context
+            held = self._driven(order, intent, None, owner=new_owner())
+            change = record_intent(order, context.recorder.now(), self._base_url)
+            entry = await record(context, held, change, operation="resume_order")
+            if entry is not None and entry.order is not None:
+                return held, entry.order
+            if isinstance(order, Order):
+                return held, order
+            return held, ReceiveOrder(identifier, "", context.recorder.now())
 
-        return self._open(find, minimum_age, poll_interval, scheduler)
+        return self._open(make, minimum_age, poll_interval, scheduler)
 
     def cancel_orders(
         self, orders: Iterable[Order | str], *, concurrency: int = 20
-    ) -> CancelResults:
-        """Cancel many orders, some at a time; an async iterator with one result for each.
+    ) -> OrderResults:
+        """Cancel many orders, some of them at the same time.
 
-        Each is cancelled as `cancel_order(order, confirm=True)` does it: what fails is a result,
-        and never raised over the others. One that is known to be younger than 2 minutes is waited
-        for until then; of an id whose order is not in hand the age is not known, so it is asked
-        for at once.
+        Each is cancelled as `cancel_order(order, confirm=True)` does it. A failure is a result with
+        an `error`, and stops no other order. An order that is known to be younger than 2 minutes is
+        cancelled when it is old enough. The age of an id alone is unknown, so it is cancelled at
+        once.
 
-        Nothing is sent before the first result is asked for. Whoever leaves the loop early ends
-        it after the requests that are under way.
+        Nothing is sent before you ask for the first result. If you leave the loop early, it ends
+        after the requests that are under way.
 
         Args:
-            orders: The orders, or their ids; one that is named twice is cancelled once.
-            concurrency: How many are cancelled at the same time, and how many connections that
-                takes at most.
+            orders: The orders, or their ids. An order that comes twice is cancelled once.
+            concurrency: How many requests are under way at the same time, at most.
 
         Returns:
-            An asynchronous iterator of `CancelResult`, as they finish.
+            An async iterator of `OrderResult`, one for each order, as they finish.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent.
         """
-        queue = CancelQueue(
-            self._exchange,
-            self._exchange.recorder,
-            {},
-            concurrency=arguments.whole_number("concurrency", concurrency, least=1),
-            patient=False,
-        )
-        arguments.several("orders", orders)
-        made: dict[str, float] = {}
+        validate.several("orders", orders)
+        context = self._context
+        workers = validate.whole_number("concurrency", concurrency, least=1)
+        now = context.clock.now()
+        created: dict[str, float] = {}
+        metadata: dict[str, Mapping[str, str]] = {}
         for order in orders:
-            order_id, created_at = _order_id(order), 0.0
+            order_id, created_at = _order_id(order), now - MINIMUM_AGE
             if isinstance(order, Order):
-                created_at = arguments.aware("created_at", order.created_at).timestamp()
-            made[order_id] = max(created_at, made.get(order_id, 0.0))
-        minimum_age = MINIMUM_CANCEL_AGE.total_seconds()
-        for order_id, created_at in made.items():
-            queue.add(order_id, created_at=created_at, minimum_age=minimum_age)
-        return queue.listen(queue.run_detached)
+                created_at = validate.aware("created_at", order.created_at).timestamp()
+                metadata[order_id] = order.metadata
+            created[order_id] = max(created_at, created.get(order_id, created_at))
+        store = ResultStore(self._acknowledge)
+        queue = OrderQueue(context, concurrency=workers, finish=store.put, until_empty=True)
+        intent = Intent(watch=False, persists=False)
 
-    async def receive_code(
-        self,
-        country: int | str,
-        service: str,
-        *,
-        pay: Callable[[str], Awaitable[object]],
-        timeout: float | timedelta,
-        max_price: int | None = None,
-        network: Network = "bitcoin",
-        poll_interval: float | timedelta = 5.0,
-        rental: bool = False,
-        real_phone: bool = False,
-        referral: str | None = None,
-    ) -> str:
-        """Do the whole job: order, pay, wait for the code, and get the money back if none comes.
+        def start() -> None:
+            for order_id, created_at in created.items():
+                birth = context.elapsed.birth(created_at)
+                notes = metadata.get(order_id, {})
+                queue.add(QueuedOrder(order_id, birth, intent, 0.0, "", notes), soon=True)
+            queue.run_detached(store.end)
 
-        Cancelled from outside, it leaves the order as it is; `OrderCreated` has told its id.
+        results = OrderResults(store, start=start)
+        queue.needed_by(results)
+        return results
+
+    async def advance_order(self, order: Order | str) -> OrderResult | datetime:
+        """Take one step of an order that the journal knows: one poll or one cancel.
+
+        For job engines: call it, then call it again at the time that it returns. The journal fences
+        it, so it is safe to call early, twice, or from several places at once. An order without a
+        recorded deadline is cancelled as soon as allowed.
 
         Args:
-            country: The country's number or name.
-            service: The service's short code.
-            pay: Called once with the invoice, in the background, because paying a hold invoice
-                blocks until it is settled or cancelled; cancelled when the order has ended. If it
-                fails, nothing more is waited for and the money is asked back: a wallet's error may
-                mean that the money is held all the same.
-            timeout: Seconds (or a timedelta) to wait for the code.
-            max_price: Satoshis that the invoice may ask for at most, checked on the invoice itself
-                before `pay` is called; an invoice without an amount, for another network, or
-                expired is refused too.
-            network: The network that the invoice must be for, where `max_price` is given.
-            poll_interval: Seconds (or a timedelta) between two reads of the status, give or take
-                15 %.
-            rental: Rent the number.
-            real_phone: Ask for a number of a real phone.
-            referral: A Lightning address that gets 10 %.
+            order: The order, or its id.
 
         Returns:
-            The code.
+            How the order ended; or, with a time zone, when to call again.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant; nothing was sent.
-            OrderError: The invoice was refused; nothing was paid, and what nobody pays for ends by
-                itself. The order's id is on the error.
-            CodeTimeoutRefundedError: No code in time, and the money is on its way back.
-            OrderRefundedError: The service gave the order back; or the payment failed, or the
-                status was refused for good, and the order was cancelled.
-            Sms4SatsError: What `create_order` raises; a refusal of the cancel for good; or, with
-                `request_outcome` UNKNOWN, that nobody can tell what became of the money.
+            InvalidArgumentError: If the journal does not know the order, or it belongs to another
+                service root. Nothing was sent.
+            ClientStateError: If the client has no journal, or is closed.
+            JournalError: If the journal cannot be used. Nothing was sent.
+            Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused
+                lastingly.
         """
-        limit = arguments.positive_seconds("timeout", timeout)
-        interval = arguments.positive_seconds("poll_interval", poll_interval)
-        arguments.function("pay", pay)
-        arguments.one_of("network", network, NETWORKS)
-        if max_price is not None:
-            arguments.satoshis("max_price", max_price)
-        order = await self.create_order(
-            country, service, rental=rental, real_phone=real_phone, referral=referral
-        )
-        if max_price is not None:
-            check_invoice(
-                order, max_price=max_price, network=network, now=self._exchange.clock.now()
-            )
-        return await ReceiveCode(
-            self._exchange, order, pay=pay, timeout=limit, poll_interval=interval
-        ).run()
+        context, order_id = self._context, _order_id(order)
+        if context.recorder.journal is None:
+            problem = "advance_order() needs a client with a journal"
+            raise ClientStateError(problem, order_id=order_id)
+        held = self._driven(order, Intent(), None, owner=new_owner())
+        entry = await record(context, held, lambda known: known, operation="advance_order")
+        if entry is None:
+            problem = "the journal does not have this order"
+            raise InvalidArgumentError(problem, order_id=order_id)
+        check_root(context, entry)
+        try:
+            step = await first_or_next(context, held, alone=True)
+        finally:
+            await release(context, held)
+        if isinstance(step, OrderResult):
+            if step.error is not None:
+                raise step.error
+            return await deliver(context, step)
+        return moment_of(context, held, step.age)
 
     # --- what the calls share ---------------------------------------------------------------------
+
+    def _driven(
+        self,
+        order: Order | str,
+        intent: Intent,
+        created_at: datetime | None,
+        *,
+        owner: str | None = None,
+    ) -> DrivenOrder:
+        _order_id(order)
+        if created_at is not None:
+            created_at = validate.aware("created_at", created_at)
+        elif isinstance(order, Order):
+            validate.aware("created_at", order.created_at)
+        owner = new_owner() if owner is None else owner
+        return driven(self._context, order, intent, created_at=created_at, owner=owner)
+
+    async def _claimed(
+        self,
+        order: Order | str,
+        intent: Intent,
+        timeout: float | timedelta,
+        created_at: datetime | None,
+        *,
+        owner: str | None = None,
+    ) -> DrivenOrder:
+        """Return an order for a driver, with its intent recorded and its claim taken."""
+        limit = validate.seconds("timeout", timeout)
+        held = self._driven(order, intent, created_at, owner=owner)
+        held.deadline = held.age(self._context) + limit
+        change = self._intent_change(order, intent, limit, created_at)
+        await record(self._context, held, change, operation="code_or_refund")
+        return held
+
+    def _intent_change(
+        self, order: Order | str, intent: Intent, limit: float, created_at: datetime | None
+    ) -> JournalChange:
+        now = self._context.recorder.now()
+        return record_intent(
+            order,
+            now,
+            self._base_url,
+            created_at=created_at,
+            code_deadline=now + timedelta(seconds=limit),
+            minimum_age=timedelta(seconds=intent.minimum_age),
+        )
+
+    async def _give_up(self, order: Order, owner: str) -> None:
+        """Leave an order that is not paid to the next scheduler."""
+        await self._context.recorder.note(order.order_id, release_claim(owner))
+
+    async def _acknowledge(self, result: OrderResult) -> None:
+        await deliver(self._context, result)
 
     async def _ask(
         self,
@@ -797,12 +1049,66 @@ class Sms4SatsClient:
         query: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
     ) -> T:
-        """Send a request that only asks."""
+        """Send a request that changes nothing."""
         self._check_key(operation, needed=operation.needs_key)
-        answer, _ = await self._exchange.call(
-            operation, operation.request(query=query), retry=retry
-        )
+        answer, _ = await self._calls.call(operation, operation.request(query=query), retry=retry)
         return answer
+
+    async def _create_receive_order(
+        self,
+        country: int | str,
+        service: str,
+        *,
+        rental: bool = False,
+        real_phone: bool = False,
+        referral: str | None = None,
+        immediate: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        minimum_age: float | None = None,
+        owner: str | None = None,
+    ) -> ReceiveOrder:
+        """Create an order; the caller's intent and claim are recorded with it."""
+        body: dict[str, object] = {
+            "country": validate.country(country),
+            "service": validate.text("service", service),
+        }
+        if rental:
+            body["isRental"] = True
+        if real_phone:
+            body["realphone"] = True
+        if referral is not None:
+            body["ref"] = validate.referral(referral)
+        notes = validate.metadata(metadata)
+        self._check_key(CREATE_ORDER, needed=immediate)
+        body["country"] = await self._country_id(country, retry)
+
+        def order(answer: Created, created_at: datetime) -> ReceiveOrder:
+            return ReceiveOrder(
+                answer.order_id,
+                answer.invoice,
+                created_at,
+                country,
+                service,
+                metadata=notes,
+                raw=answer.raw,
+            )
+
+        entry = request_entry(
+            "receive",
+            self._context.recorder.now(),
+            base_url=self._base_url,
+            metadata=notes,
+            country=country,
+            service=service,
+            wait=None if timeout is None else timedelta(seconds=timeout),
+            minimum_age=None if minimum_age is None else timedelta(seconds=minimum_age),
+            owner=owner,
+        )
+        return await self._create(
+            CREATE_ORDER, body, order, entry=entry, immediate=immediate, retry=retry
+        )
 
     async def _create(
         self,
@@ -810,29 +1116,29 @@ class Sms4SatsClient:
         body: dict[str, object],
         build: Callable[[Created, datetime], OrderT],
         *,
-        record: JournalEntry | None,
+        entry: JournalEntry | None,
         immediate: bool,
         retry: RetryPolicy | None,
     ) -> OrderT:
-        """Send a request that makes an order, written down before it leaves and when it is made."""
+        """Send a request that creates an order; record it before it is sent and afterwards."""
         self._check_key(operation, needed=operation.needs_key or immediate)
         if immediate:
             body["immediate"] = True
         request = operation.request(body=body, with_key=immediate)
-        await self._write(operation, record)
+        await self._write(operation, entry)
         try:
-            answer, attempts = await self._exchange.call(operation, request, retry=retry)
+            answer, attempts = await self._calls.call(operation, request, retry=retry)
         except Sms4SatsError as error:
-            # The record says "unknown" from the start, and that stays where it is so.
-            if record is not None and error.request_outcome is not RequestOutcome.UNKNOWN:
-                await self._exchange.recorder.note(None, removed, key=record.key)
+            # The entry says "unknown" from the start; it stays if that is so.
+            if entry is not None and error.request_outcome is not RequestOutcome.UNKNOWN:
+                await self._context.recorder.note(None, remove, key=entry.key)
             raise
-        order = build(answer, _not_before(self._exchange.clock.now()))
+        order = build(answer, _not_before(self._context.clock.now()))
         # Before anything can fail: a listener may keep the id where the journal cannot.
-        self._exchange.tell(OrderCreated(order.order_id, order))
-        await self._write(operation, record, order)
-        if not order.payreq and not immediate:
-            problem = "the answer has an orderId and no payreq, so the order cannot be paid"
+        self._context.report(OrderCreated(order.order_id, order))
+        await self._write(operation, entry, order)
+        if not order.invoice and not immediate:
+            problem = "the answer has an orderId but no payreq, so the order cannot be paid"
             raise InvalidResponseError(
                 problem,
                 operation=operation.name,
@@ -843,14 +1149,14 @@ class Sms4SatsClient:
         return order
 
     async def _write(
-        self, operation: Operation[Created], record: JournalEntry | None, order: Order | None = None
+        self, operation: Operation[Created], entry: JournalEntry | None, order: Order | None = None
     ) -> None:
-        """Write down that an order is asked for, or that it was made."""
-        if record is None:
+        """Record that an order is requested, or that it was created."""
+        if entry is None:
             return
-        entry = record if order is None else made(record, order)
+        after = entry if order is None else record_creation(entry, order)
         try:
-            await self._exchange.recorder.write([(record.key, put(entry))])
+            await self._context.recorder.write([(entry.key, put(after))])
         except JournalError as error:
             error.operation = operation.name
             if order is not None:
@@ -866,15 +1172,15 @@ class Sms4SatsClient:
 
     async def _country_id(self, country: int | str, retry: RetryPolicy | None) -> int:
         """Return a country's number; a name is looked up in the service's list, which is kept."""
-        wanted = arguments.country(country)
+        wanted = validate.country(country)
         if isinstance(wanted, int):
             return wanted
         if self._country_ids is None:
-            found: dict[str, list[int]] = {}
+            found: dict[str, set[int]] = {}
             for each in await self.get_countries(retry=retry):
-                found.setdefault(_plain(each.name), []).append(each.id)
+                found.setdefault(_plain(each.name), set()).add(each.id)
             self._country_ids = found
-        ids = self._country_ids.get(_plain(wanted), [])
+        ids = sorted(self._country_ids.get(_plain(wanted), ()))
         if len(ids) > 1:
             problem = f"{show(wanted)} is the name of several countries, {ids}; give the number"
             raise InvalidArgumentError(problem)
@@ -885,22 +1191,23 @@ class Sms4SatsClient:
 
     def _open(
         self,
-        make: Callable[[], Awaitable[tuple[Order, bool]]],
+        make: Callable[[Intent], Awaitable[tuple[DrivenOrder, Order]]],
         minimum_age: float | timedelta,
         poll_interval: float | timedelta,
         scheduler: Scheduler | None,
     ) -> OpenOrder:
         return OpenOrder(
-            self._exchange,
+            self._context,
             make,
-            minimum_age=arguments.seconds("minimum_age", minimum_age),
-            poll_interval=arguments.positive_seconds("poll_interval", poll_interval),
+            minimum_age=validate.seconds("minimum_age", minimum_age),
+            poll_interval=validate.positive_seconds("poll_interval", poll_interval),
             scheduler=scheduler,
         )
 
-    def _poller(self, order: Order | str, poll_interval: float | timedelta) -> Poller:
-        interval = arguments.positive_seconds("poll_interval", poll_interval)
-        return Poller(self._exchange, _order_id(order), interval)
+
+def order_context(client: Sms4SatsClient) -> OrderContext:
+    """Return what drivers of a client's orders need."""
+    return client._context  # noqa: SLF001 - this module owns both
 
 
 def _plain(name: str) -> str:
@@ -915,4 +1222,4 @@ def _not_before(seconds: float) -> datetime:
 
 
 def _order_id(order: Order | str) -> str:
-    return arguments.order_id(order.order_id if isinstance(order, Order) else order)
+    return validate.order_id(order.order_id if isinstance(order, Order) else order)

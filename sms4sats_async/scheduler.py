@@ -1,232 +1,234 @@
-"""Many orders at once: cancels each when its time has come, also those of a process that died."""
+"""Many orders at once: drives each to its code or its refund, also after a restart."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.lowlevel
 
-from . import _validate as arguments
-from ._orders.old_many import CancelQueue, CancelResults
-from ._orders.states import MINIMUM_CANCEL_AGE
-from .client import Sms4SatsClient
+from . import _validate as validate
+from ._orders.decisions import Intent, Known
+from ._orders.drivers import check_root
+from ._orders.many import AT_ONCE, OrderQueue, OrderResults, QueuedOrder, ResultStore
+from ._orders.steps import OrderContext, release
+from ._process import new_owner
+from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
-from .journal import OrderJournal
-from .journal.entry import JournalChange, left_alone, scheduled
-from .journal.recorder import Recorder
-from .models import Order
+from .journal import JournalEntry
+from .journal.entry import acknowledge, defer, record_intent
+from .models import Order, OrderResult
 
-_AT_ONCE: Final = 2_000
-"""Orders that are armed, or written down, in one go: some milliseconds."""
-
-_LAST_WORD: Final = 5.0
-"""Seconds that `run` takes at most, when it is ended, to write down what nobody awaited."""
+_POLL_INTERVAL: Final = 5.0
+_CHECK_SPREAD: Final = 1.0
+_NO_METADATA: Final[dict[str, str]] = {}
 
 
-class CancelScheduler:
-    """Gives the money of many orders back: one timer and a fixed set of workers.
+class OrderScheduler:
+    """Drives any number of orders to their codes or refunds: one timer and a few workers.
 
-    Start `run` in a task group of your own. It takes up what is pending in the journal first, so
-    that a process that comes back after a crash goes on where it was.
+    It polls each order for its code until the order's own deadline, then cancels as soon as the
+    service allows it. Start `run` in a task group of your own. `run` first resumes the orders of
+    this service root that the journal has as pending, so a process that restarts after a crash goes
+    on where it was.
 
-    Several schedulers may share a journal, in one process or several: an order is claimed in it
-    before it is cancelled, so that no two cancel the same one. What each takes up at its start is
-    everything that is pending, though: give every bot a journal of its own.
-
-    It goes by both clocks. What the wall clock gets ahead counts as time that a machine slept, so
-    one that is set forward makes it early (the service refuses that, and it is waited out); one
-    that is set back changes nothing.
+    Several schedulers may share a journal, in one process or in several: each order is claimed
+    before a request is sent for it.
 
     Args:
-        client: The client to cancel with; it stays the caller's.
-        journal: Where orders are claimed and taken up; the client's own if None.
-        concurrency: How many orders are cancelled at the same time, and how many connections that
-            takes at most.
-        minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+        client: The client to send with. You own it; the scheduler never closes it.
+        concurrency: How many requests are under way at the same time, at most.
+        timeout: Seconds (or a timedelta) to wait for the code of a pending order that has no
+            recorded deadline, from the start of `run` or from `add`.
 
     Raises:
-        InvalidArgumentError: An argument that cannot be meant.
+        InvalidArgumentError: If an argument is invalid.
     """
 
     def __init__(
         self,
         client: Sms4SatsClient,
         *,
-        journal: OrderJournal | None = None,
         concurrency: int = 20,
-        minimum_age: float | timedelta = MINIMUM_CANCEL_AGE,
+        timeout: float | timedelta = 0,
     ) -> None:
-        # The same house, one floor up.
-        exchange = client._exchange  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-        self._recorder = exchange.recorder
-        if journal is not None and journal is not client.journal:
-            journal = arguments.journal("journal", journal)
-            self._recorder = Recorder(journal, clock=exchange.clock, tell=exchange.tell)
-        self._minimum_age = arguments.seconds("minimum_age", minimum_age)
-        self._unwritten: dict[str, JournalChange] = {}
-        self._queue = CancelQueue(
-            exchange,
-            self._recorder,
-            self._unwritten,
-            concurrency=arguments.whole_number("concurrency", concurrency, least=1),
-            patient=True,
+        self._context: OrderContext = order_context(client)
+        self._timeout = validate.seconds("timeout", timeout)
+        self._intent = Intent(poll_interval=_POLL_INTERVAL)
+        self._owner = new_owner()
+        self._store = ResultStore(self._acknowledge)
+        self._reader: OrderResults | None = None
+        self._queue = OrderQueue(
+            self._context,
+            concurrency=validate.whole_number("concurrency", concurrency, least=1),
+            finish=self._store.put,
         )
         self._running = False
-        self._something_to_write = anyio.Event()
-        self._writing = anyio.Lock()
-        self._written = _Written(self._write_down)
 
     def __len__(self) -> int:
-        """Return how many orders it has in hand."""
+        """Return how many orders it drives."""
         return len(self._queue)
 
-    def schedule(
-        self, order: Order | str, /, not_before: datetime | None = None
+    def add(
+        self,
+        order: Order | str,
+        *,
+        timeout: float | timedelta | None = None,
+        not_before: datetime | None = None,
     ) -> Awaitable[None]:
-        """Cancel an order as soon as that is allowed; again, to change the time.
+        """Drive an order to its code or its refund; call it again to change the deadline.
 
-        It is in hand at once. Await what is returned to know that it stands in the journal; `run`
-        writes it down otherwise. Call it in the event loop in which `run` runs.
+        The scheduler drives the order from this call on. Await the call to know that the journal
+        has recorded it.
 
         Args:
-            order: The order, or its id. Of an id that the journal does not know, now is taken as
-                the time it was made, which is the safe guess.
-            not_before: When to cancel it at the earliest, with a time zone, beyond the two
-                minutes; kept in the journal.
-
-        Returns:
-            What can be awaited, and raises a `JournalError` then.
+            order: The order, or its id. An id that the journal does not know counts as created now.
+            timeout: Seconds (or a timedelta) from now to wait for the code. None keeps the recorded
+                deadline, or takes the scheduler's `timeout` where none is recorded.
+            not_before: With a time zone: leave the order alone from the deadline until then.
 
         Raises:
-            InvalidArgumentError: An argument that cannot be meant.
+            InvalidArgumentError: If an argument is invalid, or the order belongs to another service
+                root.
+            JournalError: The journal cannot be written. The order is driven, but would not survive
+                a crash.
         """
-        order_id = arguments.order_id(order.order_id if isinstance(order, Order) else order)
+        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        limit = None if timeout is None else validate.seconds("timeout", timeout)
         if not_before is not None:
-            not_before = arguments.aware("not_before", not_before)
-        now = self._recorder.now()
-        made = arguments.aware("created_at", order.created_at) if isinstance(order, Order) else now
-        self._arm(order_id, made, not_before)
-        return self._write(order_id, scheduled(order, not_before, now))
+            not_before = validate.aware("not_before", not_before)
+        recorder = self._context.recorder
+        now = recorder.now()
+        created_at = now
+        metadata = _NO_METADATA if isinstance(order, str) else order.metadata
+        if isinstance(order, Order):
+            created_at = validate.aware("created_at", order.created_at)
+        queued = self._queued(order_id, created_at)
+        queued.metadata = metadata
+        queued.deadline = queued.age(self._context) + (self._timeout if limit is None else limit)
+        if limit is None and (known := self._queue.get(order_id)) is not None:
+            queued.deadline = known.deadline
+        if not_before is not None:
+            later = (not_before - now).total_seconds()
+            age = queued.age(self._context) + later
+            queued.intent = Intent(poll_interval=_POLL_INTERVAL, not_before=age)
+        if recorder.journal is not None:
+            queued.unrecorded = record_intent(
+                order,
+                now,
+                recorder.base_url,
+                code_deadline=None if limit is None else now + timedelta(seconds=limit),
+                default_deadline=now + timedelta(seconds=self._timeout),
+                not_before=not_before,
+            )
+        self._queue.add(queued)
+        return self._record(queued)
 
-    def unschedule(self, order: Order | str, /) -> Awaitable[None]:
-        """Leave an order to the service, which gives its money back by itself after 21 minutes.
+    async def remove(self, order: Order | str) -> None:
+        """Leave an order to the service, which refunds it automatically after 21 minutes.
 
-        A request that is under way goes on, and is not repeated. A scheduler that takes the order
-        up again after a restart leaves it alone for those 21 minutes too.
+        A request that is under way goes on. A scheduler that resumes the order after a restart
+        leaves it alone for those 21 minutes too.
 
         Args:
             order: The order, or its id.
 
-        Returns:
-            What can be awaited to know that it stands in the journal.
-
         Raises:
-            InvalidArgumentError: An id that cannot be one.
+            InvalidArgumentError: If the id is invalid.
+            JournalError: The journal cannot be written. The order is not driven here any more, but
+                a scheduler would resume it after a restart.
         """
-        order_id = arguments.order_id(order.order_id if isinstance(order, Order) else order)
-        self._queue.remove(order_id)
-        return self._write(order_id, left_alone)
+        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        removed = self._queue.remove(order_id)
+        if removed is not None:
+            removed.unrecorded = None
+        await self._context.recorder.write([(order_id, defer)])
+        if removed is not None and not removed.is_busy:
+            await release(self._context, removed)
 
-    def results(self) -> CancelResults:
-        """Return an async iterator over what becomes of the orders, from now on.
+    def results(self) -> OrderResults:
+        """Return an async iterator of the results.
 
-        It ends when `run` does. Leave the loop at any time: nothing is held open. The same results
-        come as `CancelFinished` to the client's `on_event`.
+        A result counts as delivered when the loop asks for the next one, and the journal records
+        that first. A result whose handling was interrupted by a crash comes again after the
+        restart; so does one whose loop ended early, to the next iterator. Only the newest iterator
+        gets results: other listeners use `on_event`. It ends when `run` does.
         """
-        return self._queue.listen()
+        self._reader = OrderResults(self._store, is_current=lambda reader: reader is self._reader)
+        return self._reader
 
     async def run(self) -> None:
-        """Cancel what is due, until the task is cancelled.
+        """Resume what the journal has as pending, and drive orders until the task is cancelled.
 
         Raises:
-            ClientStateError: It runs already.
-            JournalError: The journal cannot be used; nothing was sent.
+            ClientStateError: The scheduler runs already, or the client or its HTTP session is
+                closed. The orders stay pending.
+            JournalError: The journal cannot be read. Nothing was sent.
         """
         if self._running:
             problem = "the scheduler runs already"
             raise ClientStateError(problem)
         self._running = True
+        self._store.reopen()
         try:
-            # Outside the group, which would wrap what this raises.
-            await self._take_up_what_is_pending()
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._keep_writing)
-                await self._queue.run()
+            # Outside of the task group, which would wrap what this raises.
+            await self._resume()
+            await self._queue.run()
         finally:
             self._running = False
-            self._queue.end()
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_WORD):
-                await self._write_what_nobody_awaits()
+            self._store.end()
 
-    async def _take_up_what_is_pending(self) -> None:
-        journal = self._recorder.journal
-        if journal is None:
-            return
-        await self._write_down()
-        try:
-            pending = await journal.pending()
-        except JournalError:
-            raise
-        except Exception as error:
-            problem = f"the journal cannot be read ({type(error).__name__})"
-            raise JournalError(problem) from error
-        for number, entry in enumerate(pending):
-            if entry.order_id is not None and entry.order_id not in self._queue:
-                self._arm(entry.order_id, entry.created_at, entry.not_before)
-            if number % _AT_ONCE == 0:
+    async def _resume(self) -> None:
+        for number, entry in enumerate(await self._context.recorder.pending()):
+            if entry.order_id is not None and self._queue.get(entry.order_id) is None:
+                self._queue.add(self._resumed(entry, entry.order_id), soon=entry.undelivered)
+            if number % AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
 
-    def _arm(self, order_id: str, created_at: datetime, not_before: datetime | None) -> None:
-        self._queue.add(
-            order_id,
-            created_at=created_at.timestamp(),
-            minimum_age=self._minimum_age,
-            not_before=0.0 if not_before is None else not_before.timestamp(),
-        )
+    def _resumed(self, entry: JournalEntry, order_id: str) -> QueuedOrder:
+        queued = self._queued(order_id, entry.created_at)
+        queued.deadline = queued.age(self._context) + self._timeout
+        queued.adopt(entry)
+        if entry.undelivered:
+            # The first step claims it, and finds the result.
+            queued.intent, queued.deadline = self._intent, queued.age(self._context) + _CHECK_SPREAD
+            queued.known = Known(next_poll=0.0)
+        return queued
 
-    def _write(self, order_id: str, change: JournalChange) -> Awaitable[None]:
-        if self._recorder.journal is not None:
-            self._unwritten[order_id] = change
-            self._something_to_write.set()
-        return self._written
+    def _queued(self, order_id: str, created_at: datetime) -> QueuedOrder:
+        birth = self._context.elapsed.birth(created_at.timestamp())
+        return QueuedOrder(order_id, birth, self._intent, 0.0, self._owner, _NO_METADATA)
 
-    async def _keep_writing(self) -> None:
-        while True:
-            await self._something_to_write.wait()
-            self._something_to_write = anyio.Event()
-            await self._write_what_nobody_awaits()
-
-    async def _write_what_nobody_awaits(self) -> None:
-        try:
-            await self._write_down()
-        except JournalError as error:  # tried again with the next one, and at the end of `run`
-            self._recorder.complain(None, error)
-
-    async def _write_down(self) -> None:
-        """Write what is to be written, and return when that and what came before it stands."""
-        if self._recorder.journal is None:
+    async def _record(self, queued: QueuedOrder) -> None:
+        recorder = self._context.recorder
+        change = queued.unrecorded
+        if recorder.journal is None or change is None:
             await anyio.lowlevel.checkpoint()  # many in a loop must not stop the event loop
-        if not self._unwritten:
             return
-        async with self._writing:
-            while self._unwritten:
-                some = list(islice(self._unwritten.items(), _AT_ONCE))
-                entries = await self._recorder.write(some)
-                for (order_id, change), entry in zip(some, entries, strict=True):
-                    if self._unwritten.get(order_id) is change:  # and no newer one
-                        del self._unwritten[order_id]
-                    # The journal may know better than the caller when the order was made.
-                    if entry is not None and order_id in self._queue:
-                        self._arm(order_id, entry.created_at, entry.not_before)
+        try:
+            (entry,) = await recorder.write([(queued.order_id, change)])
+        except JournalError as error:
+            error.order_id = queued.order_id
+            raise
+        if queued.unrecorded is change:
+            queued.unrecorded = None
+        if entry is None:
+            return
+        try:
+            check_root(self._context, entry)
+        except ValueError:
+            self._queue.remove(queued.order_id)
+            raise
+        if queued.is_current and not queued.is_busy:
+            # The journal may know better when the order was created, and the deadline.
+            updated = self._queued(queued.order_id, entry.created_at)
+            updated.deadline, updated.intent = queued.deadline, queued.intent
+            updated.adopt(entry)
+            if updated.differs(queued):
+                self._queue.add(updated)
+            else:
+                queued.metadata, queued.number = updated.metadata, updated.number
 
-
-class _Written:
-    """What `schedule` returns: await it to know that the journal holds it."""
-
-    def __init__(self, write_down: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._write_down = write_down
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._write_down().__await__()
+    async def _acknowledge(self, result: OrderResult) -> None:
+        recorder = self._context.recorder
+        await recorder.write([(result.order_id, acknowledge(recorder.now()))])

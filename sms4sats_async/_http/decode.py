@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
-from sms4sats_async._orders.states import Facts, law_for
-from sms4sats_async._redact import mask, quote
+from sms4sats_async._orders.states import Facts, row_for
+from sms4sats_async._redact import mask, mask_invoice, quote
 from sms4sats_async._validate import instance
 from sms4sats_async.errors import (
     APIError,
@@ -28,8 +28,7 @@ from sms4sats_async.errors import (
     UnableToSaveDataError,
 )
 from sms4sats_async.models import (
-    Cancellation,
-    CancelOutcome,
+    CodeStatus,
     ComputedPrice,
     Country,
     FundingEntry,
@@ -341,11 +340,12 @@ def _object(value: object) -> dict[str, Any]:
 class Created:
     """What the service answers to every call that makes an order.
 
-    `payreq` is empty if the answer has none: the id alone is worth keeping, it may stand for money.
+    `invoice` (the service's `payreq`) is empty if the answer has none. The id alone is worth
+    keeping, because it may identify money.
     """
 
     order_id: str = attrs.field(repr=mask)
-    payreq: str
+    invoice: str = attrs.field(repr=mask_invoice)
     raw: Mapping[str, Any] = attrs.field(repr=False)
 
 
@@ -363,13 +363,26 @@ def decode_created(value: object, _order_id: str | None) -> Created:
     return Created(order_id, (_text(answer.get("payreq")) or "").strip(), answer)
 
 
-def decode_cancelled(value: object, order_id: str | None) -> Cancellation:
+@attrs.frozen
+class Cancelled:
+    """A cancel that ended well.
+
+    Attributes:
+        raw: The answer to the cancel; empty if a status proves the end.
+        status: The status that proves the end, or None if the service answered OK.
+    """
+
+    raw: Mapping[str, Any] = attrs.field(repr=False)
+    status: OrderStatus | None = None
+
+
+def decode_cancelled(value: object, _order_id: str | None) -> Cancelled:
     """Read `{"status":"OK"}` (documented); anything else is no evidence of a cancel."""
     answer = _object(value)
     if _word(answer.get("status")) != "ok":
         problem = "the answer does not say status OK"
         raise _wrong_shape(problem)
-    return Cancellation(order_id or "", CancelOutcome.CANCELLED, raw=answer)
+    return Cancelled(answer)
 
 
 def decode_status(value: object, order_id: str | None) -> OrderStatus:
@@ -383,13 +396,12 @@ def decode_status(value: object, order_id: str | None) -> OrderStatus:
         sms_status=_sms_status(answer.get("smsStatus")),
         error=_text(answer.get("error")),
     )
-    law = law_for(facts)
-    return OrderStatus(
+    row = row_for(facts)
+    status = OrderStatus(
         order_id=order_id or "",
-        state=law.state,
-        money=law.money,
+        state=row.state,
+        money=row.money,
         paid=facts.paid,
-        code=facts.code,
         number=facts.number,
         sms_status=facts.sms_status,
         country=_country(answer.get("country")),
@@ -398,6 +410,14 @@ def decode_status(value: object, order_id: str | None) -> OrderStatus:
         error=facts.error,
         raw=answer,
     )
+    return status if facts.code is None else _with_code(status, facts.code)
+
+
+def _with_code(status: OrderStatus, code: str) -> CodeStatus:
+    fields: dict[str, Any] = {
+        field.name: getattr(status, field.name) for field in attrs.fields(OrderStatus)
+    }
+    return CodeStatus(**{**fields, "code": code})
 
 
 def decode_countries(value: object, _order_id: str | None) -> list[Country]:

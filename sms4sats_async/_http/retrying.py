@@ -1,21 +1,26 @@
-"""The only retry loop: one call, its attempts, its waits and its deadline."""
+"""The only retry loop: one call with its attempts, waits and deadline."""
 
 from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote as quote_plainly
 
 import anyio
 from anyio.lowlevel import current_token
 
-from sms4sats_async._logging import LOGGER, log_answer, log_event
+from sms4sats_async._cancellation import CancelledElsewhereError, cancellations_of_others
+from sms4sats_async._logging import log_answer
 from sms4sats_async._redact import hide, hide_in_causes
 from sms4sats_async._validate import instance
-from sms4sats_async.errors import ClientStateError, RequestTimeoutError, Sms4SatsError
+from sms4sats_async.errors import (
+    ClientStateError,
+    RequestTimeoutError,
+    Sms4SatsError,
+    TransportError,
+)
 from sms4sats_async.events import AttemptFailed
-from sms4sats_async.journal.recorder import Recorder
 from sms4sats_async.models import RequestOutcome
 from sms4sats_async.retry import RetryPolicy, next_delay
 
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 
     from sms4sats_async._clock import Clock
     from sms4sats_async.events import Event
-    from sms4sats_async.journal import OrderJournal
 
     from .endpoints import Operation
     from .messages import Request, Response
@@ -41,7 +45,7 @@ CONNECTIONS: Final = 100
 _CERTAINTY: Final = (RequestOutcome.NOT_SENT, RequestOutcome.REFUSED, RequestOutcome.UNKNOWN)
 
 
-class Exchange:
+class Calls:
     """Sends requests with retries; belongs to one client and, once used, to one event loop."""
 
     def __init__(
@@ -51,27 +55,19 @@ class Exchange:
         timeout: float,
         retry: RetryPolicy,
         clock: Clock,
-        on_event: Callable[[Event], object] | None,
+        report: Callable[[Event], None],
         secret: str | None = None,
-        journal: OrderJournal | None = None,
     ) -> None:
-        self.clock = clock
         self.retry = retry
-        self.recorder: Recorder = Recorder(journal, clock=clock, tell=self.tell)
         self.random: Callable[[], float] = random.random
+        self._clock = clock
         self._transport = transport
         self._timeout = timeout
-        self._on_event = on_event
+        self._report = report
         self._secret = secret
         self._loop: object | None = None
         self._closed = False
         self._places: anyio.Semaphore | None = None
-        self._tasks: set[Any] = set()
-
-    def keep(self, task: Any) -> None:  # noqa: ANN401 - an event loop's own task
-        """Keep a task until it has ended: an event loop alone does not."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def call(
         self,
@@ -97,7 +93,7 @@ class Exchange:
         """
         self._bind(operation.name, order_id)
         policy = self.retry if retry is None else instance("retry", retry, RetryPolicy)
-        started = self.clock.monotonic()
+        started = self._clock.monotonic()
         deadline = math.inf if policy.total_timeout is None else started + policy.total_timeout
         known = RequestOutcome.NOT_SENT
         attempt = 0
@@ -105,14 +101,15 @@ class Exchange:
             attempt += 1
             try:
                 response = await self._attempt(request, deadline)
-                answer = read_json(response, request, now=self.clock.now())
+                answer = read_json(response, request, now=self._clock.now())
                 value = operation.decode(answer, order_id)
             except Sms4SatsError as error:
                 failure = error
             else:
                 log_answer(operation.name, order_id, attempt, response.status)
                 return value, attempt
-            known = max(known, failure.request_outcome, key=_CERTAINTY.index)
+            outcome = failure.request_outcome or RequestOutcome.UNKNOWN
+            known = max(known, outcome, key=_CERTAINTY.index)
             self._hide_secrets(failure, order_id)
             failure.operation = operation.name
             failure.order_id = order_id
@@ -127,32 +124,18 @@ class Exchange:
                 safety=request.safety,
                 error=failure,
                 attempt=attempt,
-                elapsed=self.clock.monotonic() - started,
+                elapsed=self._clock.monotonic() - started,
                 random=self.random(),
             )
-            self.tell(
+            self._report(
                 AttemptFailed(order_id, operation.name, attempt, policy.attempts, failure, delay)
             )
             if delay is None:
                 raise failure
-            await self.clock.sleep(delay)
+            await self._clock.sleep(delay)
             # The sleep may have taken longer than it was asked to, and the client may be closed.
             if self._left(deadline) <= 0 or self._closed:
                 raise failure
-
-    def tell(self, event: Event) -> None:
-        """Log an event, and hand it to the caller's `on_event`.
-
-        A listener that raises must not cost anybody the knowledge of what became of the money, so
-        its error is logged and the call goes on.
-        """
-        log_event(event)
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:  # noqa: BLE001 - a listener may raise anything; it is logged whole
-            LOGGER.exception("on_event raised on %s", type(event).__name__)
 
     async def close(self) -> None:
         """Close the transport; calling it again does nothing."""
@@ -188,7 +171,7 @@ class Exchange:
         hide_in_causes(failure, secrets)
 
     def _left(self, deadline: float) -> float:
-        return deadline - self.clock.monotonic()
+        return deadline - self._clock.monotonic()
 
     async def _attempt(self, request: Request, deadline: float) -> Response:
         """Send once, within the time of an attempt; waiting for a place is not counted to it."""
@@ -211,7 +194,11 @@ class Exchange:
                 problem = "the call's time was up before anything was sent"
                 raise RequestTimeoutError(problem)
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
-                return await self._transport.send(request, timeout=limit)
+                with cancellations_of_others():
+                    return await self._transport.send(request, timeout=limit)
+        except CancelledElsewhereError as error:
+            problem = "the HTTP library cancelled the request"
+            raise TransportError(problem, request_outcome=RequestOutcome.UNKNOWN) from error
         finally:
             places.release()
         # The scope swallowed its own cancellation, so there was no return above.

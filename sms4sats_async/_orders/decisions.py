@@ -261,9 +261,7 @@ def after_poll(
     if refusals is not None and refusals.unchecked:
         refusals = attrs.evolve(refusals, unchecked=False)
     if status is None:
-        return attrs.evolve(
-            known, last_poll=age, next_poll=next_poll, lost=True, refusals=refusals
-        )
+        return attrs.evolve(known, last_poll=age, next_poll=next_poll, lost=True, refusals=refusals)
     first_number = status.number is not None and known.number_age is None
     return Known(
         outcome_of(status.state),

@@ -82,6 +82,8 @@ class JournalEntry:
         code_deadline: Until when the caller waits for the code; None: no wait was recorded.
         minimum_age: The age before which no cancel is sent; None: the default.
         not_before: When a scheduler may go on with the order; None: at once.
+        refusals: How many calls to cancel the order failed.
+        refused_at: When the last one failed.
         finished_at: When the order ended, or no further attempt was useful; None: it is pending.
         delivered_at: When the caller received the result; None: not yet.
         claimed_by: The driver that holds the claim.
@@ -108,6 +110,8 @@ class JournalEntry:
     code_deadline: datetime | None = None
     minimum_age: timedelta | None = None
     not_before: datetime | None = None
+    refusals: int = 0
+    refused_at: datetime | None = None
     finished_at: datetime | None = None
     delivered_at: datetime | None = None
     claimed_by: str | None = attrs.field(default=None, repr=False)
@@ -127,9 +131,7 @@ class JournalEntry:
     def undelivered(self) -> bool:
         """Whether the order ended and its result was not delivered yet."""
         return (
-            self.order_id is not None
-            and self.finished_at is not None
-            and self.delivered_at is None
+            self.order_id is not None and self.finished_at is not None and self.delivered_at is None
         )
 
     @property
@@ -277,12 +279,25 @@ def request_entry(
     country: int | str | None = None,
     service: str | None = None,
     phone: str | None = None,
-    code_deadline: datetime | None = None,
+    wait: timedelta | None = None,
     minimum_age: timedelta | None = None,
+    owner: str | None = None,
 ) -> JournalEntry:
     """Return the entry of an order that is about to be requested.
 
     Its outcome is unknown from the start, because the process may die before it knows more.
+
+    Args:
+        kind: What is ordered.
+        at: Now.
+        base_url: The service root.
+        metadata: The caller's notes.
+        country: The country as the caller gave it.
+        service: The service as the caller gave it.
+        phone: The receiver of a message.
+        wait: For how long the caller will wait for the code.
+        minimum_age: The age before which no cancel is sent.
+        owner: The driver that claims the order from its creation on.
     """
     return JournalEntry(
         secrets.token_hex(16),
@@ -294,8 +309,10 @@ def request_entry(
         metadata=metadata,
         base_url=base_url,
         outcome=RequestOutcome.UNKNOWN,
-        code_deadline=code_deadline,
+        code_deadline=None if wait is None else at + wait,
         minimum_age=minimum_age,
+        claimed_by=owner,
+        claimed_until=None if owner is None else at + LEASE,
     )
 
 
@@ -308,17 +325,17 @@ def remove(_entry: JournalEntry | None) -> None:
     """Remove an entry: no order was created."""
 
 
-def record_creation(
-    entry: JournalEntry, order: Order, code_deadline: datetime | None = None
-) -> JournalEntry:
-    """Return the entry of an order that was created."""
+def record_creation(entry: JournalEntry, order: Order) -> JournalEntry:
+    """Return the entry of an order that was created; the waits count from then on."""
+    later = order.created_at - entry.created_at
     return attrs.evolve(
         entry,
         order_id=order.order_id,
         invoice=order.invoice,
         created_at=order.created_at,
         outcome=None,
-        code_deadline=code_deadline,
+        code_deadline=None if entry.code_deadline is None else entry.code_deadline + later,
+        claimed_until=None if entry.claimed_until is None else entry.claimed_until + later,
     )
 
 
@@ -370,7 +387,12 @@ def record_outcome(
             return _finish(entry, outcome, at)
         if entry.finished_at is not None:
             return entry
-        return attrs.evolve(entry, outcome=_stronger(entry.outcome, outcome))
+        return attrs.evolve(
+            entry,
+            outcome=_stronger(entry.outcome, outcome),
+            refusals=entry.refusals + 1,
+            refused_at=at,
+        )
 
     return _unless_same(change)
 
@@ -397,8 +419,7 @@ def record_intent(
         order: The order, or its id.
         at: Now.
         base_url: The service root.
-        created_at: When an order was created that the journal does not know; None: as the order
-            says, or now.
+        created_at: When the order was created; None: as the journal or the order says, or now.
         code_deadline: Until when to wait for the code; None keeps the recorded deadline.
         minimum_age: The age before which no cancel is sent; None keeps the recorded one.
         not_before: When a scheduler may go on with the order; None: at once.
@@ -534,11 +555,15 @@ def _record_intent(
         return entry
     after = attrs.evolve(
         before,
+        created_at=created_at or before.created_at,
         base_url=before.base_url or base_url,
         code_deadline=code_deadline or before.code_deadline or default_deadline,
         minimum_age=before.minimum_age if minimum_age is None else minimum_age,
         not_before=not_before,
     )
+    if entry is not None and not isinstance(entry.outcome, OrderOutcome):
+        # A new intent for an order whose end is unclear: it is tried again.
+        after = attrs.evolve(after, finished_at=None, delivered_at=None)
     return before if after == before else after
 
 

@@ -88,6 +88,16 @@ class Recorder:
             return None
         return written[0] if written else None
 
+    async def find(self, order_id: str) -> JournalEntry | None:
+        """Return the entry of an order, or None if there is none or the journal fails."""
+        if self.journal is None:
+            return None
+        try:
+            return await _translate(self.journal.get(order_id), "read", [order_id])
+        except JournalError as error:
+            self.complain(order_id, error)
+            return None
+
     def complain(self, order_id: str | None, error: JournalError) -> None:
         """Report that something was not recorded."""
         error.order_id = order_id

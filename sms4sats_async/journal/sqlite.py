@@ -26,13 +26,13 @@ from anyio.lowlevel import current_token
 from sms4sats_async._validate import aware, positive_seconds, whole_number
 from sms4sats_async._validate import path as as_path
 from sms4sats_async.errors import JournalError
-from sms4sats_async.models import CancelOutcome, OrderState, RequestOutcome
+from sms4sats_async.models import OrderOutcome, OrderState, RequestOutcome
 
 from .entry import JournalChange, JournalEntry
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _APPLICATION_ID: Final = 0x53345341
 """Tells a journal from another program's SQLite file."""
@@ -53,6 +53,8 @@ _SCHEMA: Final = (
     "CREATE INDEX by_time ON orders (created_at)",
     """CREATE INDEX pending ON orders (created_at)
        WHERE order_id IS NOT NULL AND finished_at IS NULL""",
+    """CREATE INDEX undelivered ON orders (created_at)
+       WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL""",
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -62,8 +64,14 @@ _BY_EITHER: Final = (
     f"{_SELECT} WHERE row = coalesce((SELECT max(row) FROM orders WHERE order_id = ?), "  # noqa: S608
     "(SELECT row FROM orders WHERE key = ?))"
 )
+_OF_ROOT: Final = "(?1 IS NULL OR base_url IS NULL OR base_url = ?1)"
 _PENDING: Final = (
-    f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL ORDER BY created_at, row"
+    f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL AND {_OF_ROOT} "
+    "ORDER BY created_at, row"
+)
+_UNDELIVERED: Final = (
+    f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL "
+    f"AND {_OF_ROOT} ORDER BY created_at, row"
 )
 _HISTORY: Final = f"{_SELECT} WHERE created_at >= ? ORDER BY created_at DESC, row DESC LIMIT ?"
 _PUT: Final = (
@@ -72,7 +80,8 @@ _PUT: Final = (
 )
 _REMOVE: Final = "DELETE FROM orders WHERE key = ?"
 _PRUNE: Final = (
-    "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at ELSE finished_at END < ?"
+    "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at "
+    "WHEN delivered_at IS NOT NULL THEN finished_at END < ?"
 )
 
 _DAMAGED: Final = "it is damaged; keep it, for the order ids in it, and give another path"
@@ -183,13 +192,21 @@ class SqliteJournal:
         kept = tuple(changes)  # the caller may change his list before the thread has read it
         return await self._do(lambda file: [_change(file, *each) for each in kept])
 
-    async def pending(self) -> list[JournalEntry]:
-        """Return the entries for which something is left to be done, the oldest first.
+    async def pending(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries of orders that have not ended; see `OrderJournal.pending`.
 
         Raises:
             JournalError: The file cannot be read.
         """
-        return await self._do(lambda file: _entries(file.execute(_PENDING)))
+        return await self._do(lambda file: _entries(file.execute(_PENDING, (base_url,))))
+
+    async def undelivered(self, base_url: str | None = None) -> list[JournalEntry]:
+        """Return the entries whose result was not delivered; see `OrderJournal.undelivered`.
+
+        Raises:
+            JournalError: The file cannot be read.
+        """
+        return await self._do(lambda file: _entries(file.execute(_UNDELIVERED, (base_url,))))
 
     async def get(self, order_id: str, /) -> JournalEntry | None:
         """Return the entry of an order, or None if there is none.
@@ -447,20 +464,32 @@ def _microseconds(moment: datetime) -> int:
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _LONG_AGO: Final = _microseconds(datetime.min.replace(tzinfo=UTC))
-_OUTCOMES: Final = {each.value: each for each in (*CancelOutcome, *RequestOutcome)}
+_OUTCOMES: Final = {each.value: each for each in (*OrderOutcome, *RequestOutcome)}
 
 _Codec = tuple[Callable[[Any], object], Callable[[Any], object]]
 _MOMENT: Final[_Codec] = (
     _microseconds,
     lambda microseconds: _EPOCH + timedelta(microseconds=microseconds),
 )
-_CODECS: Final[Mapping[int, _Codec]] = {
-    _FIELDS.index("created_at"): _MOMENT,
-    _FIELDS.index("not_before"): _MOMENT,
-    _FIELDS.index("finished_at"): _MOMENT,
-    _FIELDS.index("state"): (lambda state: state.value, OrderState),
-    _FIELDS.index("outcome"): (lambda outcome: outcome.value, _OUTCOMES.__getitem__),
-    _FIELDS.index("codes"): (json.dumps, lambda text: tuple(json.loads(text))),
-    _FIELDS.index("paid"): (int, bool),
+_SPAN: Final[_Codec] = (
+    lambda span: span // timedelta(microseconds=1),
+    lambda microseconds: timedelta(microseconds=microseconds),
+)
+_CODEC_OF: Final[Mapping[str, _Codec]] = {
+    "created_at": _MOMENT,
+    "number_seen_at": _MOMENT,
+    "code_deadline": _MOMENT,
+    "not_before": _MOMENT,
+    "refused_at": _MOMENT,
+    "finished_at": _MOMENT,
+    "delivered_at": _MOMENT,
+    "claimed_until": _MOMENT,
+    "minimum_age": _SPAN,
+    "metadata": (json.dumps, json.loads),
+    "state": (lambda state: state.value, OrderState),
+    "outcome": (lambda outcome: outcome.value, _OUTCOMES.__getitem__),
+    "codes": (json.dumps, lambda text: tuple(json.loads(text))),
+    "paid": (int, bool),
 }
-"""What SQLite cannot hold as it is: by the place of its column, how it is written and read."""
+_CODECS: Final = {_FIELDS.index(name): codec for name, codec in _CODEC_OF.items()}
+"""How a value is written and read that SQLite cannot store as it is, by its column's position."""

@@ -1,0 +1,392 @@
+"""Drivers of one order: they wait between the steps, and contain no rule about money."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard, cast
+
+import anyio
+import attrs
+
+from sms4sats_async._cancellation import cancellations_of_others
+from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
+from sms4sats_async._logging import LOGGER
+from sms4sats_async._process import has_died
+from sms4sats_async._redact import mask, quote
+from sms4sats_async.errors import (
+    CodeTimeoutError,
+    InvalidArgumentError,
+    JournalError,
+    OrderError,
+    OrderRefundedError,
+    Sms4SatsError,
+)
+from sms4sats_async.events import Waiting
+from sms4sats_async.invoice import Invoice
+from sms4sats_async.journal.entry import acknowledge, belongs_to, claim
+from sms4sats_async.models import (
+    CodeStatus,
+    Money,
+    Order,
+    OrderOutcome,
+    OrderResult,
+    OrderState,
+    OrderStatus,
+)
+
+from .decisions import Intent, after_payment
+from .states import is_last
+from .steps import DrivenOrder, OrderContext, Step, advance, moment_of, poll, release
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
+
+    from sms4sats_async.journal.entry import JournalChange, JournalEntry
+    from sms4sats_async.models import ReceiveOrder
+
+_HEAD_START: Final = 0.05
+"""Seconds of real time that a payment gets before the first poll, which then often shows it."""
+
+_NO_METADATA: Final[Mapping[str, str]] = {}
+
+
+def driven(
+    context: OrderContext,
+    order: Order | str,
+    intent: Intent,
+    *,
+    created_at: datetime | None = None,
+    timeout: float | None = None,
+    owner: str = "",
+) -> DrivenOrder:
+    """Return an order as a driver takes it.
+
+    Args:
+        context: The context.
+        order: The order, or its id.
+        intent: What the caller wants.
+        created_at: When the order was created; None: as the order says, or now.
+        timeout: Seconds from now to wait for the code; None: no wait.
+        owner: The name under which the driver claims the order; empty: it claims nothing.
+    """
+    metadata = _NO_METADATA
+    if isinstance(order, Order):
+        metadata = order.metadata
+        created_at = order.created_at if created_at is None else created_at
+    order_id = order.order_id if isinstance(order, Order) else order
+    now = context.clock.now()
+    birth = context.elapsed.birth(now if created_at is None else created_at.timestamp())
+    found = DrivenOrder(order_id, birth, intent, 0.0, owner, metadata)
+    if timeout is not None:
+        found.deadline = found.age(context) + timeout
+    return found
+
+
+async def record(
+    context: OrderContext,
+    order: DrivenOrder,
+    intent: JournalChange,
+    *,
+    operation: str,
+) -> JournalEntry | None:
+    """Record what the caller wants, and claim the order in the same write.
+
+    Returns:
+        The entry; None if there is no journal or it does not know the order.
+
+    Raises:
+        InvalidArgumentError: The order belongs to another service root.
+        JournalError: The journal cannot be written; nothing was sent.
+    """
+    recorder = context.recorder
+    if recorder.journal is None:
+        return None
+    take = claim(order.owner, recorder.now(), has_died=has_died)
+
+    def change(before: JournalEntry | None) -> JournalEntry | None:
+        after = intent(before)
+        return take(after) if after is None or belongs_to(after, recorder.base_url) else after
+
+    try:
+        (entry,) = await recorder.write([(order.order_id, change)])
+    except JournalError as error:
+        error.operation, error.order_id = operation, order.order_id
+        raise
+    if entry is None:
+        return None
+    check_root(context, entry)
+    # The journal may know better when the order was created.
+    order.birth = context.elapsed.birth(entry.created_at.timestamp())
+    order.adopt(entry)
+    is_mine = entry.claimed_by == order.owner
+    if is_mine and entry.claimed_until is not None:
+        order.claimed_until = entry.claimed_until.timestamp()
+    if entry.finished_at is not None and (is_mine or entry.delivered_at is not None):
+        order.entry = entry
+    return entry
+
+
+def check_root(context: OrderContext, entry: JournalEntry) -> None:
+    """Refuse an order of another service root.
+
+    Raises:
+        InvalidArgumentError: It belongs to another one.
+    """
+    root = context.recorder.base_url
+    if not belongs_to(entry, root):
+        problem = (
+            f"the order belongs to {quote(str(entry.base_url))}, but this client uses "
+            f"{quote(root)}; use a client with that base_url"
+        )
+        raise InvalidArgumentError(problem, order_id=entry.order_id)
+
+
+async def drive(
+    context: OrderContext, order: DrivenOrder, nap: Nap | None = None, *, keep_claim: bool = False
+) -> OrderResult:
+    """Take steps until the order has ended, or until the wait is over.
+
+    Args:
+        context: The context.
+        order: The order.
+        nap: The sleep between two steps.
+        keep_claim: Keep the claim if there is no result.
+
+    Raises:
+        Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused.
+    """
+    nap = Nap() if nap is None else nap
+    announced: object = None
+    try:
+        while True:
+            step = await first_or_next(context, order)
+            if isinstance(step, OrderResult):
+                break
+            if announced != (step.reason, round(step.end, 1)) and math.isfinite(step.end):
+                announced = (step.reason, round(step.end, 1))
+                until = moment_of(context, order, step.end)
+                context.report(Waiting(order.order_id, until, step.reason.value))
+            await nap.until(context, order, step.age)
+    except BaseException:
+        if not keep_claim:
+            await release(context, order)
+        raise
+    if step.outcome is None and not keep_claim:
+        await release(context, order)
+    if step.error is not None:
+        raise step.error
+    return step
+
+
+async def first_or_next(context: OrderContext, order: DrivenOrder, *, alone: bool = False) -> Step:
+    """Return the recorded result of an order that ended before, or take a step; see `advance`."""
+    if order.entry is not None and order.entry.result is not None:
+        return order.entry.result
+    return await advance(context, order, alone=alone)
+
+
+async def deliver(context: OrderContext, result: OrderResult) -> OrderResult:
+    """Record that the caller receives the result, and return it."""
+    if context.recorder.journal is not None:
+        await context.recorder.note(result.order_id, acknowledge(context.recorder.now()))
+    return result
+
+
+class Nap:
+    """The sleep between two steps, which something else can end."""
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+        self._woken = False
+
+    async def until(self, context: OrderContext, order: DrivenOrder, age: float) -> None:
+        """Sleep until the order has an age, or until `wake`."""
+        with anyio.CancelScope() as self._scope:
+            while (left := age - order.age(context)) > 0 and not self._woken:
+                await context.clock.sleep(max(min(left, LONGEST_SLEEP), SHORTEST_SLEEP))
+        self._scope, self._woken = None, False
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        self._woken = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+# --- only waiting ---------------------------------------------------------------------------------
+
+
+async def wait_for_code(
+    context: OrderContext, waited: DrivenOrder, *, timeout: float, keep_claim: bool = False
+) -> tuple[CodeStatus | OrderError, OrderResult]:
+    """Poll until the code arrives, or until it is known that none will.
+
+    Returns:
+        The status with the code or the error to raise, and the result; its outcome is None if the
+        order has not ended.
+    """
+    result = await drive(context, waited, keep_claim=keep_claim)
+    if result.outcome is not None:
+        await deliver(context, result)
+    if result.code is not None:
+        return _code_status(result, result.code), result
+    status, order_id, operation = result.status, waited.order_id, "wait_for_code"
+    error: OrderError
+    if result.outcome is OrderOutcome.REFUNDED:
+        text = "" if status is None else f": {quote(status.error or '')}"
+        problem = f"the service refunded the order{text}"
+        error = OrderRefundedError(problem, status=status, operation=operation, order_id=order_id)
+    elif result.outcome is not None or (status is not None and is_last(status.state)):
+        known = "ended" if result.outcome is None else result.outcome.value
+        problem = f"no code can arrive: {known if status is None else status.state.value}"
+        error = OrderError(problem, status=status, operation=operation, order_id=order_id)
+    else:
+        problem = f"no code within {timeout:g} s"
+        error = CodeTimeoutError(problem, status=status, operation=operation, order_id=order_id)
+    return error, result
+
+
+def _code_status(result: OrderResult, code: str) -> CodeStatus:
+    """Return the status with the code; of an order that ended before, as the journal has it."""
+    if isinstance(result.status, CodeStatus):
+        return result.status
+    return CodeStatus(
+        result.order_id,
+        OrderState.CODE_RECEIVED,
+        number=result.number,
+        money=Money.SETTLED,
+        code=code,
+    )
+
+
+class OrderWatch:
+    """An async iterator over the changes of one order; see `Sms4SatsClient.watch_order`.
+
+    It holds nothing open between two statuses, so you can leave the loop at any time.
+    """
+
+    def __init__(self, context: OrderContext, order_id: str, poll_interval: float) -> None:
+        self._context = context
+        self._order_id = order_id
+        self._poll_interval = poll_interval
+        self._last: OrderStatus | None = None
+        self._polled = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> OrderStatus:
+        if self._last is not None and is_last(self._last.state):
+            raise StopAsyncIteration
+        context = self._context
+        while True:
+            if self._polled:
+                await context.clock.sleep(context.pause(self._poll_interval))
+            self._polled = True
+            last = self._last
+            status = await poll(
+                context,
+                self._order_id,
+                retry=context.calls.retry,
+                known_state=None if last is None else last.state,
+                known_number=None if last is None else last.number,
+            )
+            if status is not None and (last is None or _changed(last, status)):
+                self._last = status
+                return status
+
+
+def _changed(before: OrderStatus, after: OrderStatus) -> bool:
+    """Return whether more than the service's time stamp is different."""
+    return attrs.evolve(before, timestamp=None) != attrs.evolve(after, timestamp=None)
+
+
+# --- with a payment -------------------------------------------------------------------------------
+
+
+def check_invoice(order: ReceiveOrder, *, max_price_sat: int, network: str, now: float) -> None:
+    """Raise if the order's invoice is not one to pay for at most `max_price_sat` satoshis."""
+    try:
+        invoice = Invoice.parse(order.invoice)
+    except InvalidArgumentError as error:
+        raise _refused(order, f"it is unreadable: {error.problem}") from error
+    if invoice.network != network:
+        raise _refused(order, f"it is for the network {invoice.network}, not {network}")
+    if invoice.amount_sat is None:
+        raise _refused(order, "it has no amount, so a wallet would pay any amount")
+    if invoice.amount_sat > max_price_sat:
+        raise _refused(order, f"it is for {invoice.amount_sat} sat, more than {max_price_sat} sat")
+    if invoice.expires_at.timestamp() <= now:
+        raise _refused(order, f"it expired at {invoice.expires_at}")
+
+
+def _refused(order: ReceiveOrder, why: str) -> OrderError:
+    return OrderError(
+        f"the order's invoice was refused: {why}. Nothing was paid, and an order that is not paid "
+        "ends automatically",
+        operation="receive_code",
+        order_id=order.order_id,
+    )
+
+
+async def drive_with_payment(
+    context: OrderContext, order: DrivenOrder, invoice: str, pay: Callable[[str], object]
+) -> OrderResult:
+    """Drive an order while `pay` pays in the background.
+
+    The payment decides nothing: when it returns or raises, the status of the order decides.
+    """
+    nap, paid = Nap(), anyio.Event()
+    failures: list[Exception] = []
+
+    async def run_payment() -> None:
+        try:
+            with cancellations_of_others():
+                await _call(pay, invoice)
+        except Exception as error:  # noqa: BLE001 - a wallet may raise anything
+            failures.append(error)
+            LOGGER.warning(
+                "order %s: the payment call raised %s; the status of the order decides",
+                mask(order.order_id),
+                type(error).__name__,
+            )
+        order.known = after_payment(order.known, order.age(context))
+        paid.set()
+        nap.wake()
+
+    # Errors leave the group as values: raised inside, they would be wrapped in a group.
+    end: OrderResult | Sms4SatsError
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_payment)
+        with anyio.move_on_after(_HEAD_START):
+            await paid.wait()
+        try:
+            end = await drive(context, order, nap)
+        except Sms4SatsError as error:
+            end = error
+        # The order has ended, so the payment has too, or is useless.
+        group.cancel_scope.cancel()
+    if isinstance(end, OrderResult):
+        return end
+    raise end from (failures[0] if failures and end.__cause__ is None else end.__cause__)
+
+
+async def _call(pay: Callable[[str], object], invoice: str) -> None:
+    """Call `pay`: an async one here, a sync one in a worker thread."""
+    if _is_async(pay):
+        await pay(invoice)
+        return
+    answer = await anyio.to_thread.run_sync(pay, invoice, abandon_on_cancel=True)
+    if inspect.isawaitable(answer):
+        await cast("Awaitable[object]", answer)
+
+
+def _is_async(pay: Callable[[str], object]) -> TypeGuard[Callable[[str], Awaitable[object]]]:
+    function: Any = pay
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - a wallet is an object that is called
+    )
