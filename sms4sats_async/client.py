@@ -539,7 +539,9 @@ class Sms4SatsClient:
         outcome = None if status is None else outcome_of(status.state)
         entry = await context.recorder.find(identifier)
         number = None if status is None else status.number
-        metadata = order_id.metadata if isinstance(order_id, Order) else {}
+        metadata: Mapping[str, str] = {}
+        if isinstance(order_id, Order):
+            metadata = order_id.metadata
         if entry is not None:
             number, metadata = number or entry.number, entry.metadata
         result = OrderResult(
@@ -1207,7 +1209,7 @@ class Sms4SatsClient:
 
 def order_context(client: Sms4SatsClient) -> OrderContext:
     """Return what drivers of a client's orders need."""
-    return client._context  # noqa: SLF001 - this module owns both
+    return client._context  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the same module
 
 
 def _plain(name: str) -> str:

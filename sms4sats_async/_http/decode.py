@@ -417,7 +417,8 @@ def _with_code(status: OrderStatus, code: str) -> CodeStatus:
     fields: dict[str, Any] = {
         field.name: getattr(status, field.name) for field in attrs.fields(OrderStatus)
     }
-    return CodeStatus(**{**fields, "code": code})
+    fields["code"] = code
+    return CodeStatus(**fields)
 
 
 def decode_countries(value: object, _order_id: str | None) -> list[Country]:

@@ -180,13 +180,16 @@ def next_action(intent: Intent, deadline: float, known: Known, age: float) -> Ac
     if age < cancel_age:
         watches = intent.watch and (age < code_age or age >= intent.not_before)
         return _poll_or_wait(known, age, _reason(intent, code_age), cancel_age, watches=watches)
-    if refusals is None:
-        # The payment may have arrived since the last poll; and after 21 minutes the status alone
-        # usually shows the end.
-        poll_first = (payment_missing and known.last_poll < cancel_age) or (
-            intent.watch and age >= AUTOMATIC_AGE and known.last_poll < 0
-        )
-        return Request.POLL if poll_first else Request.CANCEL
+    if refusals is not None:
+        return _after_refusal(intent, known, refusals, age)
+    # The payment may have arrived since the last poll; and after 21 minutes the status alone
+    # usually shows the end.
+    unchecked_payment = payment_missing and known.last_poll < cancel_age
+    is_old = intent.watch and age >= AUTOMATIC_AGE and known.last_poll < 0
+    return Request.POLL if unchecked_payment or is_old else Request.CANCEL
+
+
+def _after_refusal(intent: Intent, known: Known, refusals: Refusals, age: float) -> Action:
     if age >= AUTOMATIC_AGE:
         # The service has cancelled the order itself by now, so only its status counts.
         if known.last_poll >= AUTOMATIC_AGE + GRACE:

@@ -357,7 +357,7 @@ async def drive_with_payment(
         nap.wake()
 
     # Errors leave the group as values: raised inside, they would be wrapped in a group.
-    end: OrderResult | Sms4SatsError
+    end: OrderResult | Sms4SatsError | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(run_payment)
         with anyio.move_on_after(_HEAD_START):
@@ -370,6 +370,7 @@ async def drive_with_payment(
         group.cancel_scope.cancel()
     if isinstance(end, OrderResult):
         return end
+    assert end is not None  # noqa: S101 - a cancellation has left the group by now
     raise end from (failures[0] if failures and end.__cause__ is None else end.__cause__)
 
 

@@ -159,9 +159,9 @@ class DrivenOrder:
             seen = (entry.number_seen_at - created_at).total_seconds()
             self.known = attrs.evolve(self.known, number_age=seen)
         if entry.refused_at is not None and self.known.refusals is None:
-            # Refused before a restart: the status is read before the next cancel.
+            # Refused in an earlier process, which read the status before it recorded that.
             age = (entry.refused_at - created_at).total_seconds()
-            refusals = Refusals(entry.refusals, age, unchecked=True)
+            refusals = Refusals(entry.refusals, age)
             self.known = attrs.evolve(self.known, refusals=refusals)
 
 

@@ -431,8 +431,7 @@ def record_intent(
         order,
         at,
         base_url,
-        created_at,
-        (code_deadline, default_deadline, minimum_age, not_before),
+        (created_at, code_deadline, default_deadline, minimum_age, not_before),
     )
 
 
@@ -544,12 +543,13 @@ def _record_intent(
     order: Order | str,
     at: datetime,
     base_url: str,
-    created_at: datetime | None,
-    wanted: tuple[datetime | None, datetime | None, timedelta | None, datetime | None],
+    wanted: tuple[
+        datetime | None, datetime | None, datetime | None, timedelta | None, datetime | None
+    ],
     entry: JournalEntry | None,
     /,
 ) -> JournalEntry:
-    code_deadline, default_deadline, minimum_age, not_before = wanted
+    created_at, code_deadline, default_deadline, minimum_age, not_before = wanted
     before = _new_entry(order, at, base_url, created_at) if entry is None else entry
     if entry is not None and not belongs_to(entry, base_url):
         return entry
