@@ -20,11 +20,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
-from server import ANSWER
+from server import answer_to
 
 from sms4sats_async import (
     MINIMUM_CANCEL_AGE,
-    CancelScheduler,
+    OrderScheduler,
     ReceiveOrder,
     Sms4SatsClient,
     SqliteJournal,
@@ -32,6 +32,7 @@ from sms4sats_async import (
 
 NOWHERE = "http://127.0.0.1:1"
 MEASURED = 10_000
+AT_ONCE = 2_000
 
 
 def new_order(created_at: datetime) -> ReceiveOrder:
@@ -42,30 +43,38 @@ def new_order(created_at: datetime) -> ReceiveOrder:
 async def memory_of_each(client: Sms4SatsClient) -> float:
     """Return the KiB that a scheduler holds for each order."""
     now = datetime.now(UTC)
-    scheduler = CancelScheduler(client)
+    scheduler = OrderScheduler(client)
     tracemalloc.start()
     for number in range(MEASURED):
-        await scheduler.schedule(new_order(now + timedelta(milliseconds=number)))
+        await scheduler.add(new_order(now + timedelta(milliseconds=number)), timeout=300)
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return held / 1024 / len(scheduler)
 
 
-async def seconds_to_arm(client: Sms4SatsClient, path: Path, orders: int) -> tuple[float, float]:
-    """Return the seconds to write orders to a journal, and for another scheduler to arm them."""
+async def seconds_to_arm(path: Path, orders: int) -> tuple[float, float]:
+    """Return the seconds to record orders in a journal, and for another scheduler to resume them."""
     now = datetime.now(UTC)
     made = [new_order(now) for _ in range(orders)]
-    async with SqliteJournal(path) as journal:
+    async with (
+        SqliteJournal(path) as journal,
+        Sms4SatsClient(base_url=NOWHERE, journal=journal) as client,
+    ):
         begin = time.perf_counter()
-        scheduler = CancelScheduler(client, journal=journal)
-        written = [scheduler.schedule(order) for order in made]
-        for each in written:
-            await each
+        scheduler = OrderScheduler(client)
+        # Some at the same time, as a bot's tasks do: the journal writes them in one transaction.
+        for first in range(0, orders, AT_ONCE):
+            some = made[first : first + AT_ONCE]
+            await asyncio.gather(*(scheduler.add(order, timeout=300) for order in some))
         handed_over = time.perf_counter() - begin
-    async with SqliteJournal(path) as journal, anyio.create_task_group() as group:
+    async with (
+        SqliteJournal(path) as journal,
+        Sms4SatsClient(base_url=NOWHERE, journal=journal) as client,
+        anyio.create_task_group() as group,
+    ):
         begin = time.perf_counter()
-        scheduler = CancelScheduler(client, journal=journal)
+        scheduler = OrderScheduler(client)
         group.start_soon(scheduler.run)
         while len(scheduler) < orders:  # noqa: ASYNC110 - the scheduler tells nobody
             await anyio.sleep(0.01)
@@ -83,8 +92,10 @@ async def server(arrived: dict[str, float]) -> AsyncGenerator[str]:
         with suppress(asyncio.IncompleteReadError), closing(writer):
             while True:
                 target = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
-                arrived[parse_qs(urlsplit(target).query)["orderId"][0]] = time.time()
-                writer.write(ANSWER)
+                parts = urlsplit(target)
+                if parts.path == "/cancelorder":
+                    arrived[parse_qs(parts.query)["orderId"][0]] = time.time()
+                writer.write(answer_to(parts.path.encode()))
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with listening:
@@ -100,12 +111,12 @@ async def lateness(orders: int, seconds: float) -> list[float]:
         new_order(first + timedelta(seconds=seconds * number / orders)) for number in range(orders)
     ]
     async with server(arrived) as root, Sms4SatsClient(base_url=root) as client:
-        scheduler = CancelScheduler(client)
+        scheduler = OrderScheduler(client)
         async with anyio.create_task_group() as group:
             group.start_soon(scheduler.run)
             results = scheduler.results()
             for order in made:
-                await scheduler.schedule(order)
+                await scheduler.add(order)
             for _ in made:
                 await anext(results)
             group.cancel_scope.cancel()
@@ -120,7 +131,7 @@ async def main(orders: int, spread_orders: int, seconds: float) -> None:
     async with Sms4SatsClient(base_url=NOWHERE) as client:
         memory = await memory_of_each(client)
         with tempfile.TemporaryDirectory() as folder:
-            armed, handed_over = await seconds_to_arm(client, Path(folder) / "journal", orders)
+            armed, handed_over = await seconds_to_arm(Path(folder) / "journal", orders)
     late = await lateness(spread_orders, seconds)
     print(memory, armed, handed_over, late[0], late[int(len(late) * 0.99)], flush=True)
 

@@ -41,6 +41,7 @@ IMPORT_TURNS = 20
 CREATE_TURNS, CREATED = 25, 5
 BURST_TURNS, BURST, BIG_BURST = 3, 1_000, 10_000
 SCALE_TURNS, MANY_ORDERS = 3, 100_000
+POLL_TURNS, POLLED = 2, 2_000
 
 Call = Callable[[str], Awaitable[object]]
 
@@ -274,7 +275,7 @@ def _burst(kind: str, calls: int, *, delay: float) -> Burst:
         child(str(HERE / "burst.py"), kind, root, str(calls)) as process,
     ):
         succeeded, wall, cpu, stall = map(float, process.communicate()[0].split())
-        connections = float(serving.communicate()[0])
+        connections = float(serving.communicate()[0].split()[0])
     return Burst(calls - succeeded, wall, cpu, stall, connections)
 
 
@@ -326,7 +327,7 @@ def _scale(kind: str) -> Scale:
         child(str(HERE / "scale.py"), kind, root, str(BIG_BURST)) as process,
     ):
         succeeded, wall, cpu, stall = map(float, process.communicate()[0].split())
-        connections = float(serving.communicate()[0])
+        connections = float(serving.communicate()[0].split()[0])
     return Scale(BIG_BURST - succeeded, wall, cpu, stall, connections)
 
 
@@ -369,11 +370,81 @@ def measure_waiting() -> list[Figure]:
     with child(str(HERE / "armed.py"), *sizes) as process:
         memory, armed, written, earliest, late = map(float, process.communicate()[0].split())
     return [
-        Figure("each order that waits: KiB", [memory], 0.4),
-        Figure(f"{MANY_ORDERS:,} armed from a SqliteJournal: seconds", [armed], 5),
-        Figure(f"{MANY_ORDERS:,} scheduled and written to one: seconds", [written], 5),
+        Figure("each order that waits: KiB", [memory], 0.5),
+        Figure(f"{MANY_ORDERS:,} resumed from a SqliteJournal: seconds", [armed], 5),
+        Figure(f"{MANY_ORDERS:,} added and recorded in one: seconds", [written], 5),
         Figure("100 over a minute: sent too early, seconds", [max(0.0, -earliest)], 0, "{:.3f}"),
         Figure("100 over a minute: p99 of the lateness, seconds", [late], 0.05, "{:.3f}"),
+    ]
+
+
+@dataclass(frozen=True)
+class Polls:
+    """What orders cost that wait for their codes.
+
+    Attributes:
+        cpu: Seconds of CPU for each request.
+        stall: The longest time for which the event loop did nothing else, in seconds.
+        late: The 99th percentile of how late a poll is, in seconds.
+        memory: KiB of each order while it waits.
+        missing: Orders without the expected result.
+    """
+
+    cpu: float
+    stall: float
+    late: float
+    memory: float
+    missing: float
+
+
+def _polls(kind: str) -> Polls:
+    """Run polls.py against a fresh server."""
+    with (
+        server() as (root, serving),
+        child(str(HERE / "polls.py"), kind, root, str(POLLED)) as process,
+    ):
+        cpu, stall, late, memory, missing = map(float, process.communicate()[0].split())
+        requests = float(serving.communicate()[0].split()[1])
+    return Polls(cpu / requests, stall, late, memory, missing)
+
+
+def measure_polls() -> list[Figure]:
+    """Let 2,000 orders wait for a code for 30 s, polled every 5 s, started over 5 s."""
+    kinds = ("bare", "bare aiohttp", "own", "aiohttp")
+    turns = [{kind: _polls(kind) for kind in kinds} for _ in range(POLL_TURNS)]
+
+    def values(kind: str, what: Callable[[Polls], float]) -> list[float]:
+        return [what(turn[kind]) for turn in turns]
+
+    def cpu(kind: str, aim: float | None) -> Figure:
+        found = [turn[kind].cpu / turn["bare"].cpu for turn in turns]
+        return Figure(f"{kind}: CPU of a poll (httpx, one after the other = 1)", found, aim)
+
+    return [
+        Figure("bare: ms of CPU", [1e3 * x for x in values("bare", lambda it: it.cpu)]),
+        cpu("bare aiohttp", None),
+        cpu("own", 0.75),
+        cpu("aiohttp", 0.40),
+        *(
+            each
+            for kind in ("own", "aiohttp")
+            for each in (
+                Figure(f"{kind}: orders without a result", values(kind, lambda it: it.missing), 0),
+                Figure(
+                    f"{kind}: longest stall, seconds",
+                    values(kind, lambda it: it.stall),
+                    0.05,
+                    "{:.3f}",
+                ),
+                Figure(
+                    f"{kind}: p99 of how late a poll is, seconds",
+                    values(kind, lambda it: it.late),
+                    None,
+                    "{:.3f}",
+                ),
+                Figure(f"{kind}: KiB of each order", values(kind, lambda it: it.memory), 0.5),
+            )
+        ),
     ]
 
 
@@ -388,6 +459,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     f"{BIG_BURST:,} calls at once: longest stall of the loop": measure_stall,
     f"{BIG_BURST:,} orders due at once, 100 at a time, answered after 50 ms": measure_scale,
     "Orders that wait": measure_waiting,
+    f"{POLLED:,} orders that wait 30 s for a code, polled every 5 s": measure_polls,
 }
 
 

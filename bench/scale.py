@@ -21,8 +21,8 @@ from burst import Heart
 
 from sms4sats_async import (
     MINIMUM_CANCEL_AGE,
-    CancelOutcome,
-    CancelScheduler,
+    OrderOutcome,
+    OrderScheduler,
     ReceiveOrder,
     Sms4SatsClient,
 )
@@ -61,17 +61,18 @@ async def by_hand(root: str) -> AsyncGenerator[CancelAll]:
 
 
 async def schedule_all(client: Sms4SatsClient, orders: list[ReceiveOrder]) -> int:
-    """Hand the orders to a scheduler, and count what became of them."""
-    scheduler = CancelScheduler(client, concurrency=CONCURRENCY)
+    """Add the orders to a scheduler, and count how many it cancels."""
+    scheduler = OrderScheduler(client, concurrency=CONCURRENCY)
     cancelled = 0
     async with anyio.create_task_group() as group:
         results = scheduler.results()
         group.start_soon(scheduler.run)
         for order in orders:
-            await scheduler.schedule(order)
+            due = order.created_at + MINIMUM_CANCEL_AGE
+            await scheduler.add(order, not_before=due)  # no polls before: the cancels are measured
         for _ in orders:
             result = await anext(results)
-            cancelled += result.outcome is CancelOutcome.CANCELLED
+            cancelled += result.outcome is OrderOutcome.CANCELLED
         group.cancel_scope.cancel()
     return cancelled
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _SAME_TIME: Final = 0.01
 """Seconds by which the journal's rounded times may differ from the clock's."""
 
+_TICK: Final = 0.02
+"""Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
+
 _FEW: Final = 100
 """Replaced entries of the heap that are not worth removing yet."""
 
@@ -231,8 +234,9 @@ class OrderQueue:
             if not has_ready and self._heap:
                 left = self._heap[0].due - self._context.elapsed.now()
             if left > 0:
+                shortest = SHORTEST_SLEEP if self._heap[0].is_urgent else _TICK
                 with anyio.CancelScope() as self._nap:
-                    await self._context.clock.sleep(max(min(left, LONGEST_SLEEP), SHORTEST_SLEEP))
+                    await self._context.clock.sleep(max(min(left, LONGEST_SLEEP), shortest))
                 self._nap = None
                 continue
             if has_ready or self._heap:
@@ -271,6 +275,7 @@ class OrderQueue:
                 continue
             self._busy += 1
             order.is_busy = True
+            before = order.known
             try:
                 await self._take_a_step(order)
             except Exception as failure:  # noqa: BLE001 - carried out of the task group, whole
@@ -285,7 +290,8 @@ class OrderQueue:
             finally:
                 self._busy -= 1
                 order.is_busy = False
-            await checkpoint()  # many orders that need no request must not stop the event loop
+            if order.known is before:
+                await checkpoint()  # many orders that need no request must not stop the event loop
 
     def _take(self) -> QueuedOrder | None:
         """Return an order that is due, and see to it that the next one is taken too."""
