@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from anyio import get_cancelled_exc_class
-
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -20,24 +18,27 @@ def cancellations_of_others() -> Generator[None]:
     """Raise `CancelledElsewhereError` for a `CancelledError` that is not about this task.
 
     On asyncio, awaiting a future that somebody cancelled raises the same exception as being
-    cancelled oneself. Only the task's own count (`cancelling`, Python 3.11) tells them apart. Trio
-    has no such case.
+    cancelled oneself. Only the task's own count (`cancelling`, Python 3.11) tells them apart.
 
     Raises:
         CancelledElsewhereError: Foreign code raised a cancellation; it is the `__cause__`.
     """
     try:
         yield
-    except get_cancelled_exc_class() as error:
-        if _is_about_this_task(error):
-            raise
-        raise CancelledElsewhereError("a cancellation that was not about this task") from error
+    except BaseException as error:
+        if is_of_others(error):
+            raise CancelledElsewhereError("a cancellation that was not about this task") from error
+        raise
 
 
-def _is_about_this_task(error: BaseException) -> bool:
+def is_of_others(error: BaseException) -> bool:
+    """Return whether an exception is a cancellation that is not about this task."""
     import asyncio  # noqa: PLC0415 - anyio does not know the difference; a Trio program needs none
 
     if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop of asyncio runs: a worker thread's loop raised it
         return True
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task is None or task.cancelling() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Final, Protocol
 
 import anyio
@@ -18,6 +19,15 @@ LONGEST_SLEEP: Final = 5.0
 
 _JUMP: Final = 1.0
 """Seconds by which the wall clock must get ahead of the monotonic one to count as a suspend."""
+
+
+_LONGEST_SPAN: Final = 100 * 365 * 86_400.0
+"""Seconds of the longest time span that is recorded: 100 years, so that no date overflows."""
+
+
+def time_span(seconds: float) -> timedelta:
+    """Return seconds as a span that can be added to a date; a longer one is cut."""
+    return timedelta(seconds=min(seconds, _LONGEST_SPAN))
 
 
 class Clock(Protocol):

@@ -96,7 +96,7 @@ def instance(name: str, value: object, kind: type[T]) -> T:
 def function(name: str, value: object) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
-        problem = f"{name} must be an async function, not {show(value)}"
+        problem = f"{name} must be a function, async or not, not {show(value)}"
         raise InvalidArgumentError(problem)
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from . import _validate as validate
-from ._clock import Clock, ElapsedClock, SystemClock
+from ._clock import Clock, ElapsedClock, SystemClock, time_span
 from ._http.decode import Created
 from ._http.endpoints import (
     CREATE_ORDER,
@@ -29,14 +29,13 @@ from ._orders.decisions import MINIMUM_AGE, MINIMUM_CANCEL_AGE, Intent
 from ._orders.drivers import (
     OrderWatch,
     check_invoice,
-    check_root,
+    code_status,
     deliver,
     drive,
     drive_with_payment,
     driven,
     first_or_next,
     record,
-    wait_for_code,
 )
 from ._orders.many import OrderQueue, OrderResults, QueuedOrder, ResultStore
 from ._orders.open_order import OpenOrder, Scheduler
@@ -65,10 +64,10 @@ from .events import Event, OrderCreated, OrderEnded
 from .invoice import NETWORKS, Network
 from .journal import JournalChange, JournalEntry, OrderJournal
 from .journal.entry import (
+    LEASE,
     put,
     record_creation,
     record_intent,
-    release_claim,
     remove,
     request_entry,
 )
@@ -533,21 +532,26 @@ class Sms4SatsClient:
                 order may or may not be cancelled.
         """
         identifier, context = _order_id(order_id), self._context
-        check = StatusCheck(context, identifier) if confirm else None
-        done, attempts = await send_cancel(context, identifier, retry=retry, check=check)
-        status = done.status
+        check = StatusCheck(context, identifier)
+        done, attempts, entry = await send_cancel(
+            context, identifier, retry=retry, check=check if confirm else None
+        )
+        status = check.last_status
         outcome = None if status is None else outcome_of(status.state)
-        entry = await context.recorder.find(identifier)
-        number = None if status is None else status.number
-        metadata: Mapping[str, str] = {}
-        if isinstance(order_id, Order):
-            metadata = order_id.metadata
+        code = number = None
+        if status is not None:
+            code, number = status.code, status.number
+        metadata: Mapping[str, str] = order_id.metadata if isinstance(order_id, Order) else {}
+        if entry is None:
+            entry = await context.recorder.find(identifier)
         if entry is not None:
-            number, metadata = number or entry.number, entry.metadata
+            # How the service answers a cancel after the code is unknown, so a recorded code counts.
+            outcome = entry.outcome if isinstance(entry.outcome, OrderOutcome) else outcome
+            code, number, metadata = code or entry.code, number or entry.number, entry.metadata
         result = OrderResult(
             identifier,
             OrderOutcome.CANCELLED if outcome is None else outcome,
-            None if status is None else status.code,
+            code,
             number,
             status,
             attempts,
@@ -601,6 +605,7 @@ class Sms4SatsClient:
             watch=watch,
         )
         held = self._driven(order, intent, created_at)
+        held.deadline = held.age(context)
         change = self._intent_change(order, intent, 0.0, created_at)
 
         def if_known(entry: JournalEntry | None) -> JournalEntry | None:
@@ -650,8 +655,12 @@ class Sms4SatsClient:
             poll_interval=validate.positive_seconds("poll_interval", poll_interval),
             minimum_age=validate.seconds("minimum_age", minimum_age),
         )
-        held = await self._claimed(order, intent, timeout, created_at)
-        return await deliver(self._context, await drive(self._context, held))
+        limit, context = validate.seconds("timeout", timeout), self._context
+        held = self._driven(order, intent, created_at)
+        held.deadline = held.age(context) + limit
+        change = self._intent_change(order, intent, limit, created_at)
+        await record(context, held, change, operation="code_or_refund")
+        return await deliver(context, await drive(context, held))
 
     async def receive_code(
         self,
@@ -717,16 +726,16 @@ class Sms4SatsClient:
             timeout=limit,
             owner=owner,
         )
+        held = self._created(order, Intent(poll_interval=interval), owner)
+        held.deadline = held.age(context) + limit
         if max_price_sat is not None:
             try:
                 check_invoice(
                     order, max_price_sat=max_price_sat, network=network, now=context.clock.now()
                 )
             except OrderError:
-                await self._give_up(order, owner)
+                await release(context, held)
                 raise
-        intent = Intent(poll_interval=interval)
-        held = await self._claimed(order, intent, limit, None, owner=owner)
         result = await drive_with_payment(context, held, order.invoice, pay)
         return await deliver(context, result)
 
@@ -761,13 +770,11 @@ class Sms4SatsClient:
         limit = validate.positive_seconds("timeout", timeout)
         interval = validate.positive_seconds("poll_interval", poll_interval)
         _order_id(order)
-        waited = driven(
-            self._context, order, Intent(poll_interval=interval, cancels=False), timeout=limit
-        )
-        end, _ = await wait_for_code(self._context, waited, timeout=limit)
-        if isinstance(end, OrderError):
-            raise end
-        return end
+        context, intent = self._context, Intent(poll_interval=interval, cancels=False)
+        result = await drive(context, driven(context, order, intent, timeout=limit))
+        if result.outcome is not None:
+            await deliver(context, result)
+        return code_status(result, timeout=limit)
 
     def watch_order(
         self, order: Order | str, *, poll_interval: float | timedelta = 5.0
@@ -849,7 +856,7 @@ class Sms4SatsClient:
                 minimum_age=intent.minimum_age,
                 owner=owner,
             )
-            return self._driven(order, intent, None, owner=owner), order
+            return self._created(order, intent, owner), order
 
         return self._open(make, minimum_age, poll_interval, scheduler)
 
@@ -979,15 +986,22 @@ class Sms4SatsClient:
         if entry is None:
             problem = "the journal does not have this order"
             raise InvalidArgumentError(problem, order_id=order_id)
-        check_root(context, entry)
         try:
             step = await first_or_next(context, held, alone=True)
-        finally:
+            if not isinstance(step, OrderResult) and step.age <= held.age(context):
+                # An old order is polled and then cancelled. The journal does not have the poll, so
+                # the next call would only poll again.
+                step = await first_or_next(context, held, alone=True)
+        except BaseException:
             await release(context, held)
-        if isinstance(step, OrderResult):
-            if step.error is not None:
-                raise step.error
+            raise
+        if isinstance(step, OrderResult) and step.outcome is not None:
             return await deliver(context, step)
+        await release(context, held)
+        if isinstance(step, OrderResult):
+            assert step.error is not None  # noqa: S101 - without an outcome there is an error
+            await deliver(context, step)
+            raise step.error
         return moment_of(context, held, step.age)
 
     # --- what the calls share ---------------------------------------------------------------------
@@ -1008,21 +1022,11 @@ class Sms4SatsClient:
         owner = new_owner() if owner is None else owner
         return driven(self._context, order, intent, created_at=created_at, owner=owner)
 
-    async def _claimed(
-        self,
-        order: Order | str,
-        intent: Intent,
-        timeout: float | timedelta,
-        created_at: datetime | None,
-        *,
-        owner: str | None = None,
-    ) -> DrivenOrder:
-        """Return an order for a driver, with its intent recorded and its claim taken."""
-        limit = validate.seconds("timeout", timeout)
-        held = self._driven(order, intent, created_at, owner=owner)
-        held.deadline = held.age(self._context) + limit
-        change = self._intent_change(order, intent, limit, created_at)
-        await record(self._context, held, change, operation="code_or_refund")
+    def _created(self, order: Order, intent: Intent, owner: str) -> DrivenOrder:
+        """Return an order for the driver that claimed it from its creation on."""
+        held = self._driven(order, intent, None, owner=owner)
+        if self._context.recorder.journal is not None:
+            held.claimed_until = (order.created_at + LEASE).timestamp()
         return held
 
     def _intent_change(
@@ -1034,13 +1038,9 @@ class Sms4SatsClient:
             now,
             self._base_url,
             created_at=created_at,
-            code_deadline=now + timedelta(seconds=limit),
-            minimum_age=timedelta(seconds=intent.minimum_age),
+            code_deadline=now + time_span(limit),
+            minimum_age=time_span(intent.minimum_age),
         )
-
-    async def _give_up(self, order: Order, owner: str) -> None:
-        """Leave an order that is not paid to the next scheduler."""
-        await self._context.recorder.note(order.order_id, release_claim(owner))
 
     async def _acknowledge(self, result: OrderResult) -> None:
         await deliver(self._context, result)
@@ -1104,8 +1104,8 @@ class Sms4SatsClient:
             metadata=notes,
             country=country,
             service=service,
-            wait=None if timeout is None else timedelta(seconds=timeout),
-            minimum_age=None if minimum_age is None else timedelta(seconds=minimum_age),
+            wait=None if timeout is None else time_span(timeout),
+            minimum_age=None if minimum_age is None else time_span(minimum_age),
             owner=owner,
         )
         return await self._create(

@@ -264,8 +264,7 @@ class UnableToSaveDataError(ServerError):
 class OrderError(Sms4SatsError):
     """If an order did not end as this call requires, or is an order of another kind.
 
-    The error is about the order, not about a failed request: `request_outcome` is None, and
-    `attempts` counts the status reads.
+    The error is about the order, not about a failed request: `request_outcome` is None.
 
     Attributes:
         status: The last status that was read, or None.

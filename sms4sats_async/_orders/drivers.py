@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard, cast
@@ -24,7 +25,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.events import Waiting
 from sms4sats_async.invoice import Invoice
-from sms4sats_async.journal.entry import acknowledge, belongs_to, claim
+from sms4sats_async.journal.entry import acknowledge, belongs_to, claim, release_claim
 from sms4sats_async.models import (
     CodeStatus,
     Money,
@@ -35,9 +36,18 @@ from sms4sats_async.models import (
     OrderStatus,
 )
 
-from .decisions import Intent, after_payment
+from .decisions import Intent, Reason, WaitUntil, after_payment
 from .states import is_last
-from .steps import DrivenOrder, OrderContext, Step, advance, moment_of, poll, release
+from .steps import (
+    DrivenOrder,
+    OrderContext,
+    Step,
+    advance,
+    ended_elsewhere,
+    moment_of,
+    poll,
+    release,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -47,7 +57,10 @@ if TYPE_CHECKING:
     from sms4sats_async.models import ReceiveOrder
 
 _HEAD_START: Final = 0.05
-"""Seconds of real time that a payment gets before the first poll, which then often shows it."""
+"""Seconds that a payment gets before the first poll, which then often shows it."""
+
+_RENEWAL: Final = 25.0
+"""Seconds between two checks whether the claim must be renewed."""
 
 _NO_METADATA: Final[Mapping[str, str]] = {}
 
@@ -114,6 +127,9 @@ async def record(
     except JournalError as error:
         error.operation, error.order_id = operation, order.order_id
         raise
+    except BaseException:  # a task of asyncio can be cancelled despite the shield
+        await recorder.note(order.order_id, release_claim(order.owner))
+        raise
     if entry is None:
         return None
     check_root(context, entry)
@@ -123,7 +139,7 @@ async def record(
     is_mine = entry.claimed_by == order.owner
     if is_mine and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
-    if entry.finished_at is not None and (is_mine or entry.delivered_at is not None):
+    if entry.finished_at is not None:
         order.entry = entry
     return entry
 
@@ -164,11 +180,8 @@ async def drive(
             step = await first_or_next(context, order)
             if isinstance(step, OrderResult):
                 break
-            if announced != (step.reason, round(step.end, 1)) and math.isfinite(step.end):
-                announced = (step.reason, round(step.end, 1))
-                until = moment_of(context, order, step.end)
-                context.report(Waiting(order.order_id, until, step.reason.value))
-            await nap.until(context, order, step.age)
+            announced = _announce(context, order, step, announced)
+            await nap.until(context, order, min(step.age, order.age(context) + _RENEWAL))
     except BaseException:
         if not keep_claim:
             await release(context, order)
@@ -176,15 +189,32 @@ async def drive(
     if step.outcome is None and not keep_claim:
         await release(context, order)
     if step.error is not None:
+        await deliver(context, step)  # who catches the error has received the result
         raise step.error
     return step
 
 
+def _announce(
+    context: OrderContext, order: DrivenOrder, wait: WaitUntil, announced: object
+) -> object:
+    """Report a wait that begins, once; return what was reported last."""
+    # A claim is renewed, so its end moves.
+    this = (wait.reason, None if wait.reason is Reason.CLAIMED else round(wait.end, 1))
+    if this == announced or math.isinf(wait.end) or wait.end <= order.age(context):
+        return announced
+    until = moment_of(context, order, wait.end)
+    context.report(Waiting(order.order_id, until, wait.reason.value))
+    return this
+
+
 async def first_or_next(context: OrderContext, order: DrivenOrder, *, alone: bool = False) -> Step:
     """Return the recorded result of an order that ended before, or take a step; see `advance`."""
-    if order.entry is not None and order.entry.result is not None:
-        return order.entry.result
-    return await advance(context, order, alone=alone)
+    entry = order.entry
+    if entry is None:
+        return await advance(context, order, alone=alone)
+    if entry.delivered_at is not None and entry.result is not None:
+        return entry.result  # who received it has reported it
+    return ended_elsewhere(context, order)
 
 
 async def deliver(context: OrderContext, result: OrderResult) -> OrderResult:
@@ -218,34 +248,28 @@ class Nap:
 # --- only waiting ---------------------------------------------------------------------------------
 
 
-async def wait_for_code(
-    context: OrderContext, waited: DrivenOrder, *, timeout: float, keep_claim: bool = False
-) -> tuple[CodeStatus | OrderError, OrderResult]:
-    """Poll until the code arrives, or until it is known that none will.
+def code_status(result: OrderResult, *, timeout: float) -> CodeStatus:
+    """Return the status with the code; `result` is how the wait for it ended.
 
-    Returns:
-        The status with the code or the error to raise, and the result; its outcome is None if the
-        order has not ended.
+    Raises:
+        OrderError: There is no code.
     """
-    result = await drive(context, waited, keep_claim=keep_claim)
-    if result.outcome is not None:
-        await deliver(context, result)
     if result.code is not None:
-        return _code_status(result, result.code), result
-    status, order_id, operation = result.status, waited.order_id, "wait_for_code"
-    error: OrderError
-    if result.outcome is OrderOutcome.REFUNDED:
+        return _code_status(result, result.code)
+    status = result.status
+    kind: type[OrderError] = OrderError
+    if result.outcome is OrderOutcome.CANCELLED:
+        kind, problem = OrderRefundedError, "the order was cancelled"
+    elif result.refunded:
         text = "" if status is None else f": {quote(status.error or '')}"
-        problem = f"the service refunded the order{text}"
-        error = OrderRefundedError(problem, status=status, operation=operation, order_id=order_id)
-    elif result.outcome is not None or (status is not None and is_last(status.state)):
-        known = "ended" if result.outcome is None else result.outcome.value
-        problem = f"no code can arrive: {known if status is None else status.state.value}"
-        error = OrderError(problem, status=status, operation=operation, order_id=order_id)
+        kind, problem = OrderRefundedError, f"the service refunded the order{text}"
+    elif result.outcome is not None:
+        problem = f"no code can arrive: {result.outcome.value}"
+    elif status is not None and is_last(status.state):
+        problem = f"no code can arrive: {status.state.value}"
     else:
-        problem = f"no code within {timeout:g} s"
-        error = CodeTimeoutError(problem, status=status, operation=operation, order_id=order_id)
-    return error, result
+        kind, problem = CodeTimeoutError, f"no code within {timeout:g} s"
+    raise kind(problem, status=status, operation="wait_for_code", order_id=result.order_id)
 
 
 def _code_status(result: OrderResult, code: str) -> CodeStatus:
@@ -338,7 +362,8 @@ async def drive_with_payment(
 
     The payment decides nothing: when it returns or raises, the status of the order decides.
     """
-    nap, paid = Nap(), anyio.Event()
+    nap = Nap()
+    order.known = attrs.evolve(order.known, next_poll=order.age(context) + _HEAD_START)
     failures: list[Exception] = []
 
     async def run_payment() -> None:
@@ -353,24 +378,21 @@ async def drive_with_payment(
                 type(error).__name__,
             )
         order.known = after_payment(order.known, order.age(context))
-        paid.set()
         nap.wake()
 
     # Errors leave the group as values: raised inside, they would be wrapped in a group.
-    end: OrderResult | Sms4SatsError | None = None
+    ends: list[OrderResult | Sms4SatsError] = []
     async with anyio.create_task_group() as group:
         group.start_soon(run_payment)
-        with anyio.move_on_after(_HEAD_START):
-            await paid.wait()
         try:
-            end = await drive(context, order, nap)
+            ends.append(await drive(context, order, nap))
         except Sms4SatsError as error:
-            end = error
+            ends.append(error)
         # The order has ended, so the payment has too, or is useless.
         group.cancel_scope.cancel()
+    (end,) = ends
     if isinstance(end, OrderResult):
         return end
-    assert end is not None  # noqa: S101 - a cancellation has left the group by now
     raise end from (failures[0] if failures and end.__cause__ is None else end.__cause__)
 
 
@@ -386,7 +408,7 @@ async def _call(pay: Callable[[str], object], invoice: str) -> None:
 
 def _is_async(pay: Callable[[str], object]) -> TypeGuard[Callable[[str], Awaitable[object]]]:
     function: Any = pay
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - a wallet is an object that is called

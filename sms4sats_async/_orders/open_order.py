@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import anyio
 import attrs
 
+from sms4sats_async._cancellation import is_of_others
+from sms4sats_async._clock import time_span
 from sms4sats_async._logging import LOGGER
 from sms4sats_async._redact import mask
 from sms4sats_async._validate import positive_seconds, seconds
-from sms4sats_async.errors import ClientStateError, JournalError, OrderError, Sms4SatsError
-from sms4sats_async.journal.entry import record_intent
+from sms4sats_async.errors import ClientStateError, JournalError, Sms4SatsError
+from sms4sats_async.journal.entry import both, record_intent, release_claim
 from sms4sats_async.models import OrderResult
 from sms4sats_async.retry import RetryPolicy
 
-from .decisions import AUTOMATIC_CANCEL_AGE, Intent
-from .drivers import deliver, drive, first_or_next, record, wait_for_code
-from .steps import moment_of, release
+from .decisions import AUTOMATIC_AGE, Intent
+from .drivers import code_status, deliver, drive, first_or_next, record
+from .steps import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     from sms4sats_async.journal.entry import JournalChange
@@ -120,14 +121,11 @@ class OpenOrder:
             JournalError: The deadline cannot be recorded; nothing was sent.
         """
         limit = positive_seconds("timeout", timeout)
-        waited = await self._driven("wait_for_code", limit, cancels=False)
-        end, result = await wait_for_code(self._context, waited, timeout=limit, keep_claim=True)
-        self._take_over(waited)
-        if result.outcome is not None:
-            self._end(result)
-        if isinstance(end, OrderError):
-            raise end
-        return end
+        result = self.result
+        if result is None:
+            waited = await self._driven("wait_for_code", limit, cancels=False)
+            result = await self._drive(waited)
+        return code_status(result, timeout=limit)
 
     async def code_or_refund(self, *, timeout: float | timedelta) -> OrderResult:
         """Wait for the code, then cancel; see `Sms4SatsClient.code_or_refund`.
@@ -171,7 +169,7 @@ class OpenOrder:
     ) -> None:
         if self.result is not None:
             return
-        if error is not None and not isinstance(error, Exception):
+        if error is not None and not isinstance(error, Exception) and not is_of_others(error):
             await self._leave()
             return
         try:
@@ -184,16 +182,12 @@ class OpenOrder:
             error.add_note(str(failure))
             LOGGER.error("%s", failure)
         except BaseException:
-            await self._leave()
+            if self.result is None:
+                await self._leave()
             raise
-        else:
-            if error is not None and self.code is not None:
-                error.add_note("The code arrived meanwhile: it is in the open order's result.")
-                LOGGER.warning(
-                    "order %s: the code arrived while the block was left by an exception; it is in "
-                    "the open order's result",
-                    mask(self.order_id),
-                )
+        if error is not None and self.code is not None:
+            error.add_note("The code arrived meanwhile: it is in the open order's `result`.")
+            self._warn_of_code("an exception")
 
     @property
     def code(self) -> str | None:
@@ -223,6 +217,7 @@ class OpenOrder:
             if must:
                 raise
             context.recorder.complain(self.order_id, error)
+            held.unrecorded = self._intent_until(timeout)
         return held
 
     def _intent_until(self, timeout: float) -> JournalChange:
@@ -232,8 +227,8 @@ class OpenOrder:
             self.order,
             now,
             recorder.base_url,
-            code_deadline=now + timedelta(seconds=timeout),
-            minimum_age=timedelta(seconds=self._intent.minimum_age),
+            code_deadline=now + time_span(timeout),
+            minimum_age=time_span(self._intent.minimum_age),
         )
 
     @property
@@ -251,65 +246,80 @@ class OpenOrder:
         try:
             result = await drive(self._context, held, keep_claim=True)
         finally:
-            self._take_over(held)
-        self._end(result)
-        return await deliver(self._context, result)
-
-    def _end(self, result: OrderResult) -> None:
+            # What a driver learned is for the next one.
+            self._held = attrs.evolve(held, intent=self._intent)
+        if result.outcome is None:
+            return result
         self.result = result
+        return await deliver(self._context, result)
 
     # --- in a task that is being cancelled --------------------------------------------------------
 
     async def _leave(self) -> None:
         """Do what can be done in 5 seconds by a task that is being cancelled."""
-        held, context = self._driven_before, self._context
-        held = attrs.evolve(held, deadline=0.0, intent=attrs.evolve(self._intent, watch=False))
+        context, before = self._context, self._driven_before
+        intent = attrs.evolve(self._intent, watch=False)
+        held = attrs.evolve(before, deadline=before.age(context), intent=intent)
+        held.retry = RetryPolicy(attempts=1, total_timeout=_LAST_ATTEMPT)
+        if context.recorder.journal is not None:
+            # A renewal of the claim must not bring back the recorded deadline.
+            held.unrecorded = self._intent_until(0.0)
         self._held = held
-        due = moment_of(context, held, self._intent.minimum_age)
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
                 await self._try_to_cancel(held)
         finally:  # a task of asyncio can be cancelled once more meanwhile, despite the shield
-            if self.result is None:
-                await self._hand_over(due)
+            await self._hand_over(held)
 
     async def _try_to_cancel(self, held: DrivenOrder) -> None:
         """Take one step, which cancels if that is allowed now."""
-        held.retry = RetryPolicy(attempts=1, total_timeout=_LAST_ATTEMPT)
         try:
             step = await first_or_next(self._context, held)
         except Sms4SatsError as error:
             LOGGER.error("%s", error)
             return
         if isinstance(step, OrderResult) and step.outcome is not None:
-            self._end(step)
-            await deliver(self._context, step)
+            # The task may never show it to anybody, so it does not count as delivered.
+            self.result = step
+            if step.code is not None:
+                self._warn_of_code("a cancellation")
 
-    async def _hand_over(self, due: datetime) -> None:
+    async def _hand_over(self, held: DrivenOrder) -> None:
         """Leave the order to the scheduler, or to a process that reads the journal."""
         context, added = self._context, None
-        if self._scheduler is not None:
-            # The scheduler drives it from this call on, before anything is awaited.
-            added = self._scheduler.add(self.order, timeout=0)
-            kept = "the scheduler drives it now"
-        elif context.recorder.journal is not None:
-            kept = "it is in the journal, for the next scheduler"
-        else:
-            kept = "it is in no journal, so cancel it yourself"
-        LOGGER.warning(
-            "order %s was left without an end; %s. It can be cancelled from %s on; the service "
-            "refunds it automatically at %s",
-            mask(self.order_id),
-            kept,
-            due.replace(microsecond=0),
-            self.created_at.replace(microsecond=0) + AUTOMATIC_CANCEL_AGE,
-        )
+        has_journal = context.recorder.journal is not None
+        if self.result is None:
+            if self._scheduler is not None:
+                # The scheduler drives it from this call on, before anything is awaited.
+                added = self._scheduler.add(self.order, timeout=0)
+                kept = "the scheduler drives it now"
+            elif has_journal:
+                kept = "it is in the journal, for the next scheduler"
+            else:
+                kept = "it is in no journal, so cancel it yourself"
+            LOGGER.warning(
+                "order %s was left without an end; %s. It can be cancelled from %s on; the service "
+                "refunds it automatically at %s",
+                mask(self.order_id),
+                kept,
+                moment_of(context, held, self._intent.minimum_age).replace(microsecond=0),
+                moment_of(context, held, AUTOMATIC_AGE).replace(microsecond=0),
+            )
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_ATTEMPT):
-            await release(context, self._driven_before)
-            try:
-                if added is not None:
+            if has_journal:
+                change = release_claim(held.owner)
+                if self.result is None:
+                    change = both(self._intent_until(0.0), change)
+                await context.recorder.note(self.order_id, change)
+            if added is not None:
+                try:
                     await added
-                elif context.recorder.journal is not None:
-                    await context.recorder.write([(self.order_id, self._intent_until(0.0))])
-            except JournalError as error:
-                context.recorder.complain(self.order_id, error)
+                except JournalError as error:
+                    context.recorder.complain(self.order_id, error)
+
+    def _warn_of_code(self, cause: str) -> None:
+        LOGGER.warning(
+            "order %s: the code arrived while %s ended the block; it is in the open order's result",
+            mask(self.order_id),
+            cause,
+        )

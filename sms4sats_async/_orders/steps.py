@@ -19,6 +19,7 @@ from sms4sats_async._process import has_died
 from sms4sats_async.errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
 from sms4sats_async.events import OrderEnded, StatusPolled
 from sms4sats_async.journal.entry import (
+    both,
     claim,
     claim_left,
     record_outcome,
@@ -31,6 +32,7 @@ from sms4sats_async.retry import RetryPolicy
 from .decisions import (
     AUTOMATIC_AGE,
     NOTHING_KNOWN,
+    Action,
     Ended,
     Intent,
     Known,
@@ -39,6 +41,7 @@ from .decisions import (
     Request,
     WaitUntil,
     after_cancel,
+    after_payment,
     after_poll,
     after_refusal,
     next_action,
@@ -64,6 +67,9 @@ _SHORTEST_CHECK: Final = 1.0
 _JITTER: Final = 0.15
 """The share by which a poll interval varies, so that polls of many clients, and a server's
 keep-alive limit, do not coincide."""
+
+_SAME_TIME: Final = 0.01
+"""Seconds by which the journal's rounded times may differ from the clock's."""
 
 _LASTING: Final = range(300, 500)
 _SERVICE_REFUSALS: Final = (400, 404)
@@ -107,8 +113,7 @@ class DrivenOrder:
         known: What is known.
         metadata: The caller's notes, for the result.
         owner: The name under which this driver claims the order.
-        claimed_until: When the claim ends, in Unix seconds; infinite where the journal cannot
-            record one.
+        claimed_until: When the claim ends, in Unix seconds; 0 without a claim.
         unrecorded: A change that the journal did not record yet.
         attempts: How many cancel requests were sent.
         number: The number that receives the code.
@@ -146,7 +151,10 @@ class DrivenOrder:
         self.metadata = entry.metadata
         self.number = self.number or entry.number
         if entry.code_deadline is not None:
-            self.deadline = (entry.code_deadline - created_at).total_seconds()
+            deadline = (entry.code_deadline - created_at).total_seconds()
+            # A deadline of now, rounded, may be a little later, and would then cost a wait.
+            if abs(deadline - self.deadline) > _SAME_TIME:
+                self.deadline = deadline
         not_before = 0.0
         if entry.not_before is not None:
             not_before = (entry.not_before - created_at).total_seconds()
@@ -174,11 +182,13 @@ class StatusCheck:
     Attributes:
         tried: Whether the last check was tried.
         status: What it read, or None.
+        last_status: The last status that a check of this call read, or None.
     """
 
     def __init__(self, context: OrderContext, order_id: str) -> None:
         self.tried = False
         self.status: OrderStatus | None = None
+        self.last_status: OrderStatus | None = None
         self._context = context
         self._order_id = order_id
 
@@ -193,6 +203,7 @@ class StatusCheck:
             self.status = await read_status(self._context, self._order_id, retry=once)
         except Sms4SatsError:
             return None  # reported as AttemptFailed; a status that was not read proves nothing
+        self.last_status = self.status
         if outcome_of(self.status.state) is None:
             return None
         return Cancelled({}, self.status)
@@ -250,11 +261,11 @@ async def send_cancel(
     *,
     retry: RetryPolicy | None,
     check: StatusCheck | None,
-) -> tuple[Cancelled, int]:
+) -> tuple[Cancelled, int, JournalEntry | None]:
     """Send the cancel with its retries, and record how it ended.
 
     Returns:
-        How it ended, and how many requests that took.
+        How it ended, how many requests that took, and the entry, if it was written.
     """
     request = CANCEL_ORDER.request(query={"orderId": order_id})
     recorder = context.recorder
@@ -266,10 +277,11 @@ async def send_cancel(
         outcome = error.request_outcome or RequestOutcome.UNKNOWN
         await recorder.note(order_id, record_outcome(outcome, recorder.now(), final=False))
         raise
+    entry = None
     if done.status is None:
         change = record_outcome(OrderOutcome.CANCELLED, recorder.now(), final=True)
-        await recorder.note(order_id, change)
-    return done, attempts
+        entry = await recorder.note(order_id, change)
+    return done, attempts, entry
 
 
 # --- the step -------------------------------------------------------------------------------------
@@ -291,34 +303,60 @@ async def advance(context: OrderContext, order: DrivenOrder, *, alone: bool = Fa
     Raises:
         ClientStateError: The client is closed.
     """
-    age = order.age(context)
-    action = next_action(order.intent, order.deadline, order.known, age)
-    if isinstance(action, Request):
-        claimed_elsewhere = await _claim(context, order)
-        if order.entry is not None:
-            return _result_of_entry(order.entry)
-        if claimed_elsewhere > 0:
-            wait = min(claimed_elsewhere, LONGEST_SLEEP)
-            until = age + max(wait, SHORTEST_SLEEP)
-            # The order is polled, so that a code or a refund is seen.
-            is_due = not alone and order.intent.watch and age >= order.known.next_poll
-            if not is_due:
-                due = until if alone else max(min(until, order.known.next_poll), age)
-                return WaitUntil(max(due, age + SHORTEST_SLEEP), Reason.CLAIMED, until)
-            action = Request.POLL
-        elif order.claimed_until:  # the claim may have brought a newer intent
-            action = next_action(order.intent, order.deadline, order.known, age)
-        if action is Request.POLL:
-            await _poll(context, order)
-        elif action is Request.CANCEL:
-            await _cancel(context, order)
-        age = order.age(context)
-        action = next_action(order.intent, order.deadline, order.known, age)
+    action = _decide(context, order)
+    if isinstance(action, Request) or (isinstance(action, WaitUntil) and order.claimed_until > 0):
+        action = await _execute(context, order, action, alone=alone)
+    if order.entry is not None:
+        return ended_elsewhere(context, order)
     if isinstance(action, WaitUntil):
         return action
     if isinstance(action, Ended):
         return await _end(context, order, action.outcome)
+    age = order.age(context)
     return WaitUntil(age, Reason.REFUSED, age)  # another request is due at once
+
+
+def _decide(context: OrderContext, order: DrivenOrder) -> Action:
+    return next_action(order.intent, order.deadline, order.known, order.age(context))
+
+
+async def _execute(
+    context: OrderContext, order: DrivenOrder, action: Action, *, alone: bool
+) -> Action:
+    """Renew the claim, send what is due if the claim allows it, and decide again."""
+    age = order.age(context)
+    claimed_elsewhere = await _claim(context, order, alone=alone)
+    if order.entry is not None:
+        return action
+    if claimed_elsewhere > 0 and isinstance(action, Request):
+        # The order is polled, so that a code or a refund is seen.
+        if alone or not order.intent.watch or age < order.known.next_poll:
+            return _wait_for_claim(order, age, claimed_elsewhere, alone=alone)
+        action = Request.POLL
+    elif order.claimed_until:  # the claim may have brought a newer intent
+        action = _decide(context, order)
+    if action is Request.POLL:
+        await _poll(context, order)
+    elif action is Request.CANCEL:
+        await _cancel(context, order)
+    return _decide(context, order)
+
+
+def _wait_for_claim(order: DrivenOrder, age: float, left: float, *, alone: bool) -> WaitUntil:
+    due = age + max(min(left, LONGEST_SLEEP), SHORTEST_SLEEP)
+    if not alone and order.intent.watch:
+        due = max(min(due, order.known.next_poll), age + SHORTEST_SLEEP)
+    return WaitUntil(due, Reason.CLAIMED, age + left)
+
+
+def ended_elsewhere(context: OrderContext, order: DrivenOrder) -> OrderResult:
+    """Report and return the result that the journal has of an order."""
+    entry = order.entry
+    assert entry is not None  # noqa: S101 - the caller checked it
+    assert entry.result is not None  # noqa: S101 - only ended entries are kept
+    result = attrs.evolve(entry.result, attempts=order.attempts)
+    context.report(OrderEnded(order.order_id, result))
+    return result
 
 
 async def _poll(context: OrderContext, order: DrivenOrder) -> None:
@@ -330,6 +368,7 @@ async def _poll(context: OrderContext, order: DrivenOrder) -> None:
         # Not longer than until the cancel is due.
         left = max(intent.minimum_age, order.deadline) - order.age(context)
         bound = min(max(left, _SHORTEST_CHECK), LONGEST_STEP)
+    payment_ended = order.known.payment_ended
     status = await poll(
         context,
         order.order_id,
@@ -346,12 +385,15 @@ async def _poll(context: OrderContext, order: DrivenOrder) -> None:
         pause=context.pause(intent.poll_interval),
         deadline=deadline,
     )
+    if order.known.payment_ended and not payment_ended:
+        # The status was requested before the payment ended, so it does not show the payment.
+        order.known = after_payment(order.known, order.age(context))
 
 
 async def _cancel(context: OrderContext, order: DrivenOrder) -> None:
     check = StatusCheck(context, order.order_id)
     try:
-        done, attempts = await send_cancel(
+        done, attempts, entry = await send_cancel(
             context, order.order_id, retry=_bounded(context, order), check=check
         )
     except ClientStateError:
@@ -359,7 +401,7 @@ async def _cancel(context: OrderContext, order: DrivenOrder) -> None:
     except Sms4SatsError as error:
         order.refusal = error
         order.attempts += error.attempts
-        _see(order, check.status)
+        _see(order, check.last_status)
         order.known = after_refusal(
             order.known,
             order.age(context),
@@ -371,11 +413,19 @@ async def _cancel(context: OrderContext, order: DrivenOrder) -> None:
         return
     order.attempts += attempts
     order.raw = done.raw
+    _see(order, check.last_status)
     if done.status is None:
         order.known = after_cancel(order.known)
+        if _contradicts(entry):
+            # How the service answers a cancel after the code is unknown, so its OK proves nothing.
+            order.entry = entry
     else:
-        _see(order, done.status)
         order.known = after_poll(order.known, order.age(context), done.status, pause=0.0)
+
+
+def _contradicts(entry: JournalEntry | None) -> bool:
+    """Return whether the journal knows of a code or a sent message, which is never refunded."""
+    return entry is not None and entry.result is not None and entry.result.refunded is False
 
 
 def _see(order: DrivenOrder, status: OrderStatus | None) -> None:
@@ -415,8 +465,13 @@ async def _end(
     if outcome is None:
         return await _unknown_end(context, order)
     status = order.status
-    if not order.owner and (entry := await context.recorder.find(order.order_id)) is not None:
-        order.metadata, order.number = entry.metadata, order.number or entry.number
+    if not order.owner or outcome is OrderOutcome.REFUNDED:
+        entry = await context.recorder.find(order.order_id)
+        if entry is not None:
+            order.metadata, order.number = entry.metadata, order.number or entry.number
+        if outcome is OrderOutcome.REFUNDED and _contradicts(entry):
+            order.entry = entry  # a code that was seen once is the result
+            return ended_elsewhere(context, order)
     result = OrderResult(
         order.order_id,
         outcome,
@@ -441,6 +496,7 @@ async def _unknown_end(context: OrderContext, order: DrivenOrder) -> OrderResult
                 "the service refused the cancel, and the status does not show an end",
                 operation="cancel_order",
                 order_id=order.order_id,
+                request_outcome=RequestOutcome.UNKNOWN,
             )
         error.attempts = order.attempts
         if known.last_poll >= AUTOMATIC_AGE and not refusals.is_final:
@@ -467,17 +523,16 @@ async def _unknown_end(context: OrderContext, order: DrivenOrder) -> OrderResult
     )
 
 
-def _result_of_entry(entry: JournalEntry) -> OrderResult:
-    result = entry.result
-    assert result is not None  # noqa: S101 - only ended entries are kept
-    return result
-
-
 # --- the claim ------------------------------------------------------------------------------------
 
 
-async def _claim(context: OrderContext, order: DrivenOrder) -> float:
+async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> float:
     """Claim the order if the claim would not outlast a step.
+
+    Args:
+        context: The context.
+        order: The order. If it ended elsewhere, its entry is kept.
+        alone: Leave the result of an order to the driver that holds the claim.
 
     Returns:
         For how many seconds another driver holds the claim; 0 if none does.
@@ -490,7 +545,7 @@ async def _claim(context: OrderContext, order: DrivenOrder) -> float:
         return 0.0
     change = claim(order.owner, now, has_died=has_died)
     if order.unrecorded is not None:
-        change = _both(order.unrecorded, change)
+        change = both(order.unrecorded, change)
     entry = await recorder.note(order.order_id, change)
     if entry is None:
         # The money matters more than a cancel that may be sent twice, so a journal that cannot
@@ -503,13 +558,9 @@ async def _claim(context: OrderContext, order: DrivenOrder) -> float:
     elif entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
     order.adopt(entry)
-    if entry.finished_at is not None and left == 0:
+    if entry.finished_at is not None and (left == 0 or not alone):
         order.entry = entry
     return left
-
-
-def _both(first: JournalChange, second: JournalChange) -> JournalChange:
-    return lambda entry: second(first(entry))
 
 
 async def release(context: OrderContext, order: DrivenOrder) -> None:

@@ -567,6 +567,11 @@ def _record_intent(
     return before if after == before else after
 
 
+def both(first: JournalChange, second: JournalChange) -> JournalChange:
+    """Return one change that does both, one after the other."""
+    return lambda entry: second(first(entry))
+
+
 def _unless_same(change: JournalChange) -> JournalChange:
     """Return `change` so that it returns the very entry that it got where nothing is different."""
 
