@@ -68,7 +68,7 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 
 # uv keeps what the files pin already and adds only what is missing; UPGRADE=1 takes the newest.
 # dev.txt comes first and binds the others, so that all three agree.
-LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 
 lock: $(VENV)/.dev ## Write requirements/*.txt anew after a change of pyproject.toml (UPGRADE=1: newest of all)
@@ -78,6 +78,8 @@ lock: $(VENV)/.dev ## Write requirements/*.txt anew after a change of pyproject.
 	@$(LOCK) --extra all --group test --constraint requirements/dev.txt --output-file requirements/test.txt
 	@echo '==> requirements/demo.txt: what make demo needs'
 	@$(LOCK) --extra cli --extra simulator --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
+	@echo '==> tools/check_locks.py: whether each file names all that it needs; some minutes'
+	@$(PY) tools/check_locks.py
 
 clean: ## Remove everything that make and the tools have made
 	@rm -rf $(VENV) .venv-wheel build dist docs/_build htmlcov .coverage .coverage.*

@@ -44,6 +44,7 @@ COPIED = (
     "CONTRIBUTING.md",
     "docs",
     "examples",
+    "requirements",
     "tools",
     ".github",
 )
