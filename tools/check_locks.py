@@ -11,7 +11,6 @@ test.txt with every Python on this machine, since the wheel's environments are m
 """
 
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -50,15 +49,37 @@ def check(lock: Path, interpreter: Interpreter, pip: str, folder: Path) -> None:
     python = environment / "bin" / "python"
     run([python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", f"pip=={pip}"], ROOT)
     wheels = folder / "wheels"
-    quiet = ["-qq", "--disable-pip-version-check", "--no-input", "--require-hashes"]
-    download = [python, "-m", "pip", "download", *quiet, "--no-deps", "--dest", wheels]
+    quiet: list[str | Path] = [
+        "-qq",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--require-hashes",
+    ]
+    download: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "download",
+        *quiet,
+        "--no-deps",
+        "--dest",
+        wheels,
+    ]
     run([*download, "-r", lock], ROOT)
     decoys = folder / "decoys"
     decoys.mkdir()
     for name in PINNED.findall(lock.read_text()):
         write_decoy(decoys, name)
-    resolve = [python, "-m", "pip", "install", *quiet, "--dry-run", "--ignore-installed"]
-    offline = ["--no-index", "--find-links", wheels, "--find-links", decoys]
+    resolve: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        *quiet,
+        "--dry-run",
+        "--ignore-installed",
+    ]
+    offline: list[str | Path] = ["--no-index", "--find-links", wheels, "--find-links", decoys]
     run([*resolve, *offline, "-r", lock], ROOT)
 
 
