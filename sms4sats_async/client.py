@@ -174,6 +174,11 @@ class Sms4SatsClient:
         """The journal that you passed, or None."""
         return self._context.recorder.journal
 
+    @property
+    def base_url(self) -> str:
+        """The service root."""
+        return self._base_url
+
     async def __aenter__(self) -> Self:
         return self
 

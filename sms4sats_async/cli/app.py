@@ -10,13 +10,13 @@ from typer.core import TyperGroup
 
 from sms4sats_async import JournalEntry, Order
 
-from .ends import End, ExitCode, Stage, end_of, sentence
-from .facts import ended_facts, facts, status_in_words
+from .ends import End, ExitCode, Stage, end_of, end_of_result, sentence
+from .facts import facts, result_facts, status_in_words
 from .output import Output
 from .session import Session, Stop, finish, finish_async, run
-from .times import moment, satoshis, span
-from .work import cancel_now, check_price, code_or_money, now
-from .work import resume as go_on_with
+from .times import local, moment, satoshis, span
+from .work import check_price, now
+from .work import resume as resume_orders
 
 _LONGEST_LINE: Final = 200
 """Characters of a command's line in the list of commands, which may be broken into several."""
@@ -238,12 +238,11 @@ def code(
         if max_price is not None:
             check_price(made, max_price)
         session.out.order(made, on_the_way=True)
-        done = await code_or_money(session, made, timeout, leaving=Stage.CANCELLING)
-        arrived = None if done.status is None else done.status.code
-        if json or arrived is not None:
-            session.out.show(ended_facts(done), arrived)
+        result = await session.client.code_or_refund(made, timeout=timeout)
+        if json or result.code is not None:
+            session.out.show(result_facts(result), result.code)
         else:
-            session.out.note(end_of(done).message)
+            session.out.note(end_of_result(result).message)
 
     run(work, base_url=base_url, json=json)
 
@@ -329,8 +328,8 @@ def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) ->
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
         async for found in session.client.watch_order(identifier):
-            moment_seen = f"{now().astimezone():%H:%M:%S}"
-            session.out.show(facts(found), f"{moment_seen}  {status_in_words(found)}")
+            _, _, time = local(now()).partition(" ")
+            session.out.show(facts(found), f"{time[:8]}  {status_in_words(found)}")
 
     run(work, base_url=base_url, json=json)
 
@@ -370,18 +369,18 @@ def cancel(
         identifier, entry = await session.find(order_id)
         since = created_at if age is None else now() - age
         if since is None and entry is not None:
-            since = entry.created_at
+            since = entry.created_at  # also for the message of an interruption
         session.ordered_at, session.stage = since, Stage.CANCELLING
         if not wait:
-            done = await cancel_now(session, identifier)
+            result = await session.client.cancel_order(identifier, confirm=True)
         else:
             if since is None:
                 session.out.note(
                     "How old the order is, is not known, so its two minutes count from now; --age "
                     "or --created-at can shorten that."
                 )
-            done = await session.client.cancel_order_when_allowed(identifier, created_at=since)
-        session.out.show(ended_facts(done), end_of(done).message)
+            result = await session.client.cancel_order_when_allowed(identifier, created_at=since)
+        session.out.show(result_facts(result), end_of_result(result).message)
 
     run(work, base_url=base_url, json=json)
 
@@ -393,6 +392,8 @@ def pending(*, json: Json = False) -> None:
     async def work(session: Session) -> None:
         entries = await session.journal.pending()
         columns = ["created_at", "country", "service", "phone", "state"]
+        if any(entry.base_url != session.client.base_url for entry in entries):
+            columns.append("base_url")
         session.out.table([facts(entry) for entry in entries], ["order_id", *columns])
         if not entries:
             session.out.note("No order is pending.")
@@ -407,7 +408,15 @@ def resume(
         typer.Argument(metavar="ID", parser=_order_id, help="All that are pending if left out."),
     ] = None,
     *,
-    timeout: Timeout = timedelta(minutes=5),
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="D",
+            parser=span,
+            show_default=False,
+            help="How old an order gets before it is cancelled; the recorded time if left out.",
+        ),
+    ] = None,
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
@@ -416,7 +425,7 @@ def resume(
     async def work(session: Session) -> None:
         session.stage = Stage.RESUMING
         if order_id is None:
-            entries = await session.journal.pending()
+            entries = await session.journal.pending(session.client.base_url)
         else:
             identifier, entry = await session.find(order_id)
             entries = [entry or JournalEntry("", "receive", now(), identifier)]
@@ -427,13 +436,13 @@ def resume(
                 session.out.note("No order is pending.")
             case [
                 JournalEntry(
-                    pending=True, paid=None | False, order=Order(payreq=str(payreq)) as alone
+                    pending=True, paid=None | False, order=Order(invoice=str(invoice)) as alone
                 )
-            ] if payreq:
+            ] if invoice:
                 session.out.order(alone, on_the_way=True)
             case _:
                 pass
-        await go_on_with(session, entries, timeout)
+        await resume_orders(session, entries, timeout)
 
     run(work, base_url=base_url, json=json)
 
@@ -553,8 +562,8 @@ def demo(*, json: Json = False) -> None:
     from .demo import SPEED, Demo  # noqa: PLC0415
 
     async def work(session: Session) -> None:
-        done = await Demo(Console(stderr=json), ScaledClock(SPEED)).run()
+        result = await Demo(Console(stderr=json), ScaledClock(SPEED)).run()
         if json:
-            session.out.show(ended_facts(done))
+            session.out.show(result_facts(result))
 
     finish_async(work, json=json)

@@ -1,7 +1,7 @@
-"""The main job in half a minute, on a simulator behind a real socket: `sms4sats demo`.
+"""The main job in a quarter of a minute, on a simulator behind a real socket: `sms4sats demo`.
 
-An order is made and paid, no code comes, the two minutes pass (faster here, and said to be so), the
-cancel is refused twice, tried again, and the money is back.
+An order is created and paid, no code arrives, the two minutes pass (faster than in reality), two
+cancels fail, the third works, and the order is refunded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rich.table import Table
 from sms4sats_async import (
     MINIMUM_CANCEL_AGE,
     AttemptFailed,
-    Cancellation,
     Event,
     Order,
-    OrderCancelled,
+    OrderEnded,
+    OrderResult,
     Sms4SatsClient,
     StatusPolled,
     Waiting,
@@ -47,39 +47,39 @@ class Demo:
         self._started = self._clock.now()
         self._state = ""
 
-    async def run(self) -> Cancellation:
-        """Run the whole story and return how it ended."""
+    async def run(self) -> OrderResult:
+        """Run the demo, and return how the order ended."""
         async with self._simulator.serve() as root:
-            self._say(f"A simulator of the service at {root}; no real money is about.")
-            self._say(f"Its time and the client's run {SPEED:g} times faster than yours.")
+            self._say(f"The simulator runs at {root}. No real money is involved.")
+            self._say(f"Time runs {SPEED:g} times faster than in reality.")
             async with Sms4SatsClient(
                 base_url=root, clock=self._clock, on_event=self._tell
             ) as client:
                 return await self._order_and_cancel(client)
 
-    async def _order_and_cancel(self, client: Sms4SatsClient) -> Cancellation:
+    async def _order_and_cancel(self, client: Sms4SatsClient) -> OrderResult:
         order = await client.create_order(country=187, service="tg")
         self._started = order.created_at.timestamp()
         self._step(f"create_order: {_short(order.order_id)}")
-        self._say(f"  hold invoice to pay: {order.payreq[:40]}…{order.payreq[-6:]}")
-        self._simulator.pay(order.payreq)
+        self._say(f"  hold invoice to pay: {order.invoice[:40]}…{order.invoice[-6:]}")
+        self._simulator.pay(order.invoice)
         self._step("a wallet pays the hold invoice")
         self._simulator.script("/cancelorder", *[Fault.unable_to_save_data()] * 2)
 
-        self._step("cancel_order_when_allowed")
+        self._step("code_or_refund(order, timeout=60)")
         async with self._bar(order):
-            done = await client.cancel_order_when_allowed(order)
+            result = await client.code_or_refund(order, timeout=60)
 
         status = await client.get_order_status(order)
         self._step(f"get_order_status confirms: {status.state.value}")
         self._say(f"  the service says: {status.error}")
-        self._say("What the service did, and who held the money:")
+        self._say("What the service recorded, and where the money was:")
         self._console.print(self._timeline(order.order_id))
-        back = "is back with the payer" if done.outcome.funds_returned else "is spent on the code"
+        outcome = "unknown" if result.outcome is None else result.outcome.value
         self._say(
-            f"Outcome: {done.outcome.value} after {done.attempts} attempts; the money {back}."
+            f"Outcome: {outcome} after {result.attempts} attempts. Money: {result.money.value}."
         )
-        return done
+        return result
 
     @asynccontextmanager
     async def _bar(self, order: Order) -> AsyncGenerator[None]:
@@ -117,8 +117,8 @@ class Demo:
             case AttemptFailed(attempt=attempt, error=error, delay=delay):
                 then = "no further attempt" if delay is None else f"next in {delay:.1f} s"
                 self._step(f"attempt {attempt} failed, {then}:\n  {error.problem}")
-            case OrderCancelled(cancellation=done):
-                self._step(f"attempt {done.attempts}: {done.outcome.value}")
+            case OrderEnded(result=OrderResult(outcome=outcome, attempts=attempts)) if outcome:
+                self._step(f"attempt {attempts}: {outcome.value}")
             case _:
                 pass
 

@@ -1,11 +1,11 @@
-"""How a command ends: an exit code, one sentence, and what to do next. Nothing here does I/O."""
+"""How a command ends: an exit code, what happened, and what to do next. Nothing here does I/O."""
 
 import enum
 import re
 import traceback
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -13,61 +13,57 @@ from sms4sats_async import (
     AUTOMATIC_CANCEL_AGE,
     APIError,
     AuthenticationError,
-    Cancellation,
-    CancelOutcome,
-    CodeAlreadyReceivedError,
     InvalidArgumentError,
     JournalError,
     OrderError,
-    OrderRefundedError,
-    OrderStatus,
+    OrderOutcome,
+    OrderResult,
     RequestOutcome,
     Sms4SatsError,
 )
 
+from .times import local
+
 
 class ExitCode(enum.IntEnum):
-    """What the shell is told; docs/command.md has the table for people."""
+    """The exit code of the command; docs/command.md has the table."""
 
     DONE = 0
-    """It is done: the money is back, the code is printed, what was asked is answered."""
+    """Done: the order ended with its code or its refund, or the answer was shown."""
 
     USAGE = 2
-    """The command cannot be meant as it stands; nothing was sent."""
+    """The command is invalid. Nothing was sent."""
 
     REFUSED = 3
-    """The service said no, or a limit that the command was given."""
+    """The service, or a limit that you gave, refused it."""
 
     UNKNOWN = 4
-    """Nobody can tell whether it was done."""
+    """Whether it was done is unknown."""
 
     UNREACHABLE = 5
-    """No answer of the service that can be used; nothing was changed."""
+    """The service gave no usable answer. Nothing was changed."""
 
     INTERRUPTED = 130
-    """Ctrl-C or SIGTERM: 128 + SIGINT, as shells say it."""
+    """Ctrl-C or SIGTERM (128 + SIGINT, as shells do)."""
 
 
 class Stage(enum.Enum):
-    """What a command is at, for somebody who interrupts it."""
+    """What a command does at the moment; the values are operations of the table below."""
 
-    READING = enum.auto()
+    READING = "read"
     """Nothing that it does changes anything."""
 
-    ORDERING = enum.auto()
-    """An order may have been asked for, and its answer is not here."""
+    ORDERING = "order"
+    """An order may have been requested, and its answer has not arrived."""
 
-    ORDERED = enum.auto()
-    """There is an order, and nobody has asked for the money back."""
+    WAITING = "wait"
+    """An order exists, and no cancel was sent."""
 
-    RESUMING = enum.auto()
+    RESUMING = "resume"
     """Several orders may be at any of these points."""
 
-    WAITING_TO_CANCEL = enum.auto()
-    """The money is to be asked back, and no request for that is under way."""
-
-    CANCELLING = enum.auto()
-    """A request for the money may be under way."""
+    CANCELLING = "cancel"
+    """A cancel may be under way."""
 
 
 @attrs.frozen
@@ -75,9 +71,9 @@ class End:
     """How a command ends.
 
     Attributes:
-        code: What the shell is told.
-        message: What happened, in one sentence.
-        next_step: What to do now, in one sentence; None where there is nothing left to do.
+        code: The exit code.
+        message: What happened and what it means for the money.
+        next_step: What to do next; None if nothing is left to do.
     """
 
     code: ExitCode
@@ -85,87 +81,110 @@ class End:
     next_step: str | None = None
 
 
-_MONEY_IS_BACK: Final = "what was paid is back with the payer, or on its way"
-_BY_ITSELF: Final = "without a code the service gives the money back by itself"
-_AFTER_21_MINUTES: Final = f"{_BY_ITSELF} 21 minutes after the order"
-_NO_ORDER: Final = "No order was made and no money moved"
-_NO_INVOICE: Final = "No invoice was made and no money moved"
-_NOTHING: Final = "Nothing was changed"
-_MAYBE_AN_ORDER: Final = "An order may exist whose id was lost"
-_LOST_ORDER: Final = (
-    "An invoice that never arrived cannot be paid, so no wallet lost money; with --immediate look "
-    "at `sms4sats balance` before you order again."
+class Text(NamedTuple):
+    """What the end of an operation means for the money, and what to do next."""
+
+    effect: str
+    next_step: str | None
+
+
+_AGAIN: Final = "Try again."
+_NO_ORDER: Final = "No order was created and no money moved."
+_MAYBE_ORDER: Final = Text(
+    "An order may exist, but its invoice did not arrive, so nobody can pay it.",
+    "With --immediate, check `sms4sats balance` before you order again.",
 )
-_MAY_BE_DONE: Final = "What was asked for may have been done; look before you ask again."
-_SAFE: Final = "Ask again; that is safe."
+# `{}` says when the service refunds automatically.
+_REFUND: Final = "Without a code, the service refunds the order automatically {}."
 
-# (the client's method, how it failed): (what that means, what to do next).
-_MEANINGS: Final = {
-    ("create_order", ExitCode.REFUSED): (
+TEXTS: Final[dict[tuple[str, ExitCode], Text]] = {
+    ("create_order", ExitCode.REFUSED): Text(
         _NO_ORDER,
-        (
-            "`sms4sats countries` and `sms4sats services` show what can be ordered; with "
-            "--immediate look at `sms4sats balance` too."
-        ),
+        "`sms4sats countries` and `sms4sats services` list what you can order. With --immediate, "
+        "check `sms4sats balance` too.",
     ),
-    ("create_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
-    ("create_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
-    ("create_send_order", ExitCode.REFUSED): (
-        _NO_ORDER,
-        "Check the number and the message, and with --immediate `sms4sats balance`.",
+    ("create_order", ExitCode.UNKNOWN): _MAYBE_ORDER,
+    ("create_order", ExitCode.UNREACHABLE): Text(_NO_ORDER, _AGAIN),
+    ("create_send_order", ExitCode.REFUSED): Text(
+        _NO_ORDER, "Check the number and the message. With --immediate, check `sms4sats balance`."
     ),
-    ("create_send_order", ExitCode.UNKNOWN): (_MAYBE_AN_ORDER, _LOST_ORDER),
-    ("create_send_order", ExitCode.UNREACHABLE): (_NO_ORDER, _SAFE),
-    ("fund", ExitCode.REFUSED): (_NO_INVOICE, "Check the amount, and the key in SMS4SATS_API_KEY."),
-    ("fund", ExitCode.UNKNOWN): (
-        "An invoice may exist that was lost on the way",
-        "It cannot be paid, so no money moved; ask again.",
+    ("create_send_order", ExitCode.UNKNOWN): _MAYBE_ORDER,
+    ("create_send_order", ExitCode.UNREACHABLE): Text(_NO_ORDER, _AGAIN),
+    ("fund", ExitCode.REFUSED): Text(
+        "No invoice was created and no money moved.",
+        "Check the amount, and the key in SMS4SATS_API_KEY.",
     ),
-    ("fund", ExitCode.UNREACHABLE): (_NO_INVOICE, _SAFE),
-    ("cancel_order", ExitCode.REFUSED): (
-        "The order was not cancelled",
-        f"`sms4sats cancel --wait` goes on trying while that can help; {_AFTER_21_MINUTES}.",
+    ("fund", ExitCode.UNKNOWN): Text(
+        "An invoice may exist, but it did not arrive, so nobody can pay it.", _AGAIN
     ),
-    ("cancel_order", ExitCode.UNKNOWN): (
-        "Whether the order was cancelled is unknown",
-        f"Cancel it again, which is safe, or look at `sms4sats status`; {_AFTER_21_MINUTES}.",
+    ("fund", ExitCode.UNREACHABLE): Text("No invoice was created and no money moved.", _AGAIN),
+    ("cancel_order", ExitCode.REFUSED): Text(
+        "The order was not cancelled.", f"`sms4sats cancel` keeps trying. {_REFUND}"
     ),
-    ("cancel_order", ExitCode.UNREACHABLE): (
-        "No cancel was sent, so the order is as it was",
-        f"Cancel it again; {_AFTER_21_MINUTES}.",
+    ("cancel_order", ExitCode.UNKNOWN): Text(
+        "The order may or may not be cancelled.",
+        f"`sms4sats status` may show it, and you can safely cancel again. {_REFUND}",
     ),
-    ("get_order_status", ExitCode.REFUSED): (_NOTHING, "Check the order id."),
+    ("cancel_order", ExitCode.UNREACHABLE): Text(
+        "No cancel was sent, so the order is unchanged.", f"Cancel it again. {_REFUND}"
+    ),
+    ("get_order_status", ExitCode.REFUSED): Text("Nothing was changed.", "Check the order ID."),
+    ("order", ExitCode.REFUSED): Text("", "`sms4sats status` shows where the money is."),
+    ("argument", ExitCode.USAGE): Text("Nothing was sent.", "`--help` shows the usage."),
+    ("no key", ExitCode.USAGE): Text(
+        "Nothing was sent.", "Set SMS4SATS_API_KEY in the environment."
+    ),
+    ("wrong key", ExitCode.REFUSED): Text(
+        "Nothing was changed.", "Check the key in SMS4SATS_API_KEY."
+    ),
+    ("journal", ExitCode.USAGE): Text(
+        "Nothing was sent.",
+        "Repair the journal, or name another file in SMS4SATS_JOURNAL, then try again.",
+    ),
+    ("journal", ExitCode.UNKNOWN): Text(
+        "The order was created, but the journal does not have it.",
+        "Keep its ID: nothing else identifies the order. Do not order again.",
+    ),
+    ("install", ExitCode.USAGE): Text("Nothing was sent.", "Install it, then try again."),
+    ("output", ExitCode.UNKNOWN): Text(
+        "The command may have done its work.", "Check with `sms4sats pending` before you retry."
+    ),
+    ("program", ExitCode.UNKNOWN): Text(
+        "The command may have done its work.", "Check with `sms4sats pending` before you retry."
+    ),
+    ("", ExitCode.REFUSED): Text("Nothing was changed.", "Check the arguments."),
+    ("", ExitCode.UNREACHABLE): Text(
+        "Nothing was changed.", "Check the network and the address, then try again."
+    ),
+    (Stage.READING.value, ExitCode.INTERRUPTED): Text("Nothing was changed.", None),
+    (Stage.ORDERING.value, ExitCode.INTERRUPTED): _MAYBE_ORDER,
+    (Stage.WAITING.value, ExitCode.INTERRUPTED): Text(
+        "The order is open. What was paid for it is held.",
+        f"`sms4sats resume` waits on, and `sms4sats cancel` cancels it for a refund. {_REFUND}",
+    ),
+    (Stage.RESUMING.value, ExitCode.INTERRUPTED): Text(
+        "Orders that have not ended stay in the journal. What was paid for them is held.",
+        f"`sms4sats resume` goes on. {_REFUND}",
+    ),
+    (Stage.CANCELLING.value, ExitCode.INTERRUPTED): Text(
+        "A cancel was under way, so the order may or may not be cancelled.",
+        f"You can safely run `sms4sats cancel` again; `sms4sats status` may show it. {_REFUND}",
+    ),
 }
-_OTHERWISE: Final = (_NOTHING, "Check the network and the address, and ask again.")
-_REFUSED: Final = (_NOTHING, "Check what was asked for.")
-_CHANGING: Final = frozenset(
-    {operation for operation, code in _MEANINGS if code is ExitCode.UNKNOWN}
-)
+"""The texts of every end that is not a result, by operation and exit code."""
 
-# `{}` is for when the service gives the money back by itself.
-_INTERRUPTIONS: Final = {
-    Stage.READING: ("nothing was changed by it", None),
-    Stage.ORDERING: ("an order may exist whose id was lost", _LOST_ORDER),
-    Stage.ORDERED: (
-        "the order stands, and what was paid for it is held",
-        "`sms4sats resume` goes on with it, `sms4sats cancel` gets the money back sooner; {}.",
-    ),
-    Stage.RESUMING: (
-        "what has not ended stays in the journal, and what was paid for it is held",
-        "`sms4sats resume` goes on with it; {}.",
-    ),
-    Stage.WAITING_TO_CANCEL: (
-        "no cancel is under way, so the order stands, and what was paid for it is held",
-        "`sms4sats cancel` again gets it back sooner; {}.",
-    ),
-    Stage.CANCELLING: (
-        "a cancel was under way, so whether it was done is unknown",
-        "`sms4sats cancel` again is safe, and `sms4sats status` may tell; {}.",
-    ),
+RESULTS: Final[dict[OrderOutcome, str]] = {
+    OrderOutcome.CODE_RECEIVED: "The code arrived, and the money is settled: {}",
+    OrderOutcome.MESSAGE_SENT: "The message was sent, and the money is settled.",
+    OrderOutcome.CANCELLED: "The order is cancelled. The service refunds what was paid.",
+    OrderOutcome.REFUNDED: "The service refunded the order.",
 }
+"""The texts of the results of orders."""
 
-# The library speaks of itself to whoever writes Python; here the same things have other names.
-_SAID_OTHERWISE: Final = (
+_CHANGING: Final = frozenset({operation for operation, code in TEXTS if code is ExitCode.UNKNOWN})
+
+# The library's messages name its own arguments; the command has other names for them.
+_COMMAND_NAMES: Final = (
     ("get_countries()", "`sms4sats countries`"),
     ("base_url", "--base-url"),
     ("; set SMS4SATS_API_KEY or pass api_key", ""),
@@ -174,126 +193,90 @@ _SAID_OTHERWISE: Final = (
 _ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4})\b")
 
 
-def end_of(what: object) -> End:
-    """Return how a command ends that came to `what`: the end of an order, or an exception."""
-    match what:
-        case Cancellation():
-            return _cancelled(what)
-        case CodeAlreadyReceivedError() | OrderRefundedError():
-            return _cancelled(as_cancellation(what))
+def end_of_result(result: OrderResult) -> End:
+    """Return how a command ends whose order has ended."""
+    assert result.outcome is not None  # noqa: S101 - the library raises instead
+    return End(ExitCode.DONE, RESULTS[result.outcome].format(result.code))
+
+
+def end_of(error: BaseException) -> End:
+    """Return how a command ends that an exception ended."""
+    match error:
         case Sms4SatsError():
-            return _failed(what)
+            tried = f" ({error.attempts} attempts)" if error.attempts > 1 else ""
+            end = _end(_operation_of(error), _code_of(error), f"{error.problem}{tried}")
+            if isinstance(error, APIError) and error.retry_after is not None:
+                wait = f"The service asks to wait {error.retry_after:.0f} s before you try again."
+                return attrs.evolve(end, next_step=wait)
+            return end
         case ImportError():
-            return End(ExitCode.USAGE, sentence(str(what)), "Install it, and ask again.")
+            return _end("install", ExitCode.USAGE, str(error))
         case OSError():
-            problem = f"not all of the output was written: {what.strerror or type(what).__name__}"
-            return End(ExitCode.UNKNOWN, sentence(problem), _MAY_BE_DONE)
+            reason = error.strerror or type(error).__name__
+            return _end("output", ExitCode.UNKNOWN, f"not all of the output was written: {reason}")
         case _:
-            return _mistake(what)
-
-
-def as_cancellation(error: CodeAlreadyReceivedError | OrderRefundedError) -> Cancellation:
-    """Return the end of an order that the library tells by an error."""
-    arrived = isinstance(error, CodeAlreadyReceivedError)
-    outcome = CancelOutcome.CODE_ARRIVED if arrived else CancelOutcome.ALREADY_RELEASED
-    return Cancellation(error.order_id or "", outcome, error.status, error.attempts)
+            place = ""
+            if error.__traceback__ is not None:
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                place = f" in {Path(last.filename).name}, line {last.lineno}"
+            problem = f"the program failed ({type(error).__name__}{place})"
+            return _end("program", ExitCode.UNKNOWN, problem)
 
 
 def interrupted(stage: Stage, ordered_at: datetime | None = None) -> End:
-    """Return how a command ends that Ctrl-C or SIGTERM came to.
+    """Return how a command ends that Ctrl-C or SIGTERM ended.
 
     Args:
-        stage: What it was at.
-        ordered_at: When the order was made, if that is known.
+        stage: What it did at the moment.
+        ordered_at: When the order was created, if that is known.
     """
-    meaning, next_step = _INTERRUPTIONS[stage]
-    by_itself = _AFTER_21_MINUTES
+    return _end(stage.value, ExitCode.INTERRUPTED, "interrupted", ordered_at)
+
+
+def _end(operation: str, code: ExitCode, problem: str, ordered_at: datetime | None = None) -> End:
+    text = TEXTS.get((operation, code)) or TEXTS["", code]
+    when = "21 minutes after it was created"
     if ordered_at is not None:
-        at = (ordered_at + AUTOMATIC_CANCEL_AGE).astimezone().isoformat(" ", "seconds")
-        by_itself = f"{_BY_ITSELF} at {at}"
-    return End(
-        ExitCode.INTERRUPTED,
-        f"Interrupted: {meaning}.",
-        None if next_step is None else next_step.format(by_itself),
-    )
+        when = f"at {local(ordered_at + AUTOMATIC_CANCEL_AGE)}"
+    message = f"{sentence(problem)} {text.effect}".rstrip()
+    return End(code, message, None if text.next_step is None else text.next_step.format(when))
 
 
 def sentence(text: str) -> str:
-    """Return a text with a capital letter and a full stop, and no order id in it whole."""
-    for ours, theirs in _SAID_OTHERWISE:
-        text = text.replace(ours, theirs)
+    """Return a text as a sentence, with the command's names and no whole order ID."""
+    for library, command in _COMMAND_NAMES:
+        text = text.replace(library, command)
     text = _ORDER_ID.sub(r"\1…\2", text).rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _cancelled(done: Cancellation) -> End:
-    match done:
-        case Cancellation(outcome=CancelOutcome.CANCELLED):
-            message = f"The order was cancelled: {_MONEY_IS_BACK}."
-        case Cancellation(outcome=CancelOutcome.ALREADY_RELEASED):
-            message = f"The service had given the order back already: {_MONEY_IS_BACK}."
-        case Cancellation(status=OrderStatus(code=str(code))):
-            message = f"The code is here, and the money is spent on it: {code}"
-        case _:
-            message = "The message was sent, and the money is spent on it."
-    return End(ExitCode.DONE, message)
-
-
-def _failed(error: Sms4SatsError) -> End:
-    code = _code_of(error)
-    meaning, next_step = _meaning(error, code)
-    problem = f"{meaning}: {error.problem}" if meaning else error.problem
-    tried = f" ({error.attempts} attempts)" if error.attempts > 1 else ""
-    return End(code, sentence(f"{problem}{tried}"), next_step)
-
-
-def _meaning(error: Sms4SatsError, code: ExitCode) -> tuple[str, str]:
-    """Return what an error means, nothing where it says that itself, and what to do next."""
-    otherwise = _REFUSED if code is ExitCode.REFUSED else _OTHERWISE
-    meaning, next_step = _MEANINGS.get((error.operation or "", code), otherwise)
+def _operation_of(error: Sms4SatsError) -> str:
     match error:
         case InvalidArgumentError():
-            meaning, next_step = "", "Nothing was sent; `--help` shows how it is used."
-        case OrderError():
-            meaning, next_step = "", "`sms4sats status` shows where the order stands."
-        case JournalError(order=None):
-            meaning = ""
-            next_step = "Mend it, or name another file in SMS4SATS_JOURNAL; then ask again."
+            return "argument"
         case JournalError():
-            meaning = "The order was made and is not written down"
-            next_step = "Keep its id, which is the only handle on it, and do not order again."
+            return "journal"
+        case OrderError():
+            return "order"
         case AuthenticationError(status_code=None):
-            meaning, next_step = "Nothing was sent", "Set SMS4SATS_API_KEY in the environment."
+            return "no key"
         case AuthenticationError():
-            next_step = "Check the key in SMS4SATS_API_KEY."
-        case APIError(retry_after=float(seconds)):
-            next_step = f"Ask again in {seconds:.0f} s; the service wants a rest."
+            return "wrong key"
         case _:
-            pass
-    return meaning, next_step
+            return error.operation or ""
 
 
 def _code_of(error: Sms4SatsError) -> ExitCode:
-    no_key = isinstance(error, AuthenticationError) and error.status_code is None
-    if isinstance(error, JournalError):
-        return ExitCode.USAGE if error.order is None else ExitCode.UNKNOWN
-    if no_key or isinstance(error, InvalidArgumentError):
-        return ExitCode.USAGE
-    if isinstance(error, OrderError) or error.request_outcome is RequestOutcome.REFUSED:
-        return ExitCode.REFUSED
-    if error.request_outcome is RequestOutcome.UNKNOWN and error.operation in _CHANGING:
-        return ExitCode.UNKNOWN
-    return ExitCode.UNREACHABLE
-
-
-def _mistake(error: object) -> End:
-    """Return the end for an exception that nobody has thought of: where, and no foreign text."""
-    place = ""
-    if isinstance(error, BaseException) and error.__traceback__ is not None:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f" in {Path(last.filename).name}, line {last.lineno}"
-    return End(
-        ExitCode.UNKNOWN,
-        f"The program itself went wrong ({type(error).__name__}{place}).",
-        _MAY_BE_DONE,
-    )
+    match error:
+        case JournalError():
+            return ExitCode.USAGE if error.order is None else ExitCode.UNKNOWN
+        case InvalidArgumentError() | AuthenticationError(status_code=None):
+            return ExitCode.USAGE
+        case OrderError() | AuthenticationError():
+            return ExitCode.REFUSED
+        case Sms4SatsError(request_outcome=RequestOutcome.REFUSED):
+            return ExitCode.REFUSED
+        case Sms4SatsError(request_outcome=RequestOutcome.UNKNOWN) if error.operation in _CHANGING:
+            return ExitCode.UNKNOWN
+        case _:
+            return ExitCode.UNREACHABLE

@@ -1,51 +1,52 @@
-"""What the library's values are in JSON and in words."""
+"""The library's values, in JSON and in words."""
 
 import enum
 import json
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 import attrs
 
-from sms4sats_async import Cancellation, InvalidArgumentError, Invoice, Order, OrderStatus
+from sms4sats_async import InvalidArgumentError, Invoice, Order, OrderResult, OrderStatus
 
-# The API key itself, a proof of payment, the answer that has both in it again; and what a journal
-# keeps for itself.
-_KEPT: Final = frozenset({"user_id", "preimage", "raw", "key", "claimed_by", "claimed_until"})
+from .times import local
+
+# The API key itself, a proof of payment, the raw answer that has both again; and the journal's own
+# data.
+_HIDDEN: Final = frozenset({"user_id", "preimage", "raw", "key", "claimed_by", "claimed_until"})
 
 _SATOSHIS: Final = frozenset(
     {"amount", "amount_sat", "balance", "platform_fee", "price", "receive", "rent", "send"}
     | {"total_amount"}
 )
 
-_LABELS: Final = {"payreq": "invoice", "amount_sat": "to pay", "expires_at": "pay until"}
+_LABELS: Final = {"amount_sat": "to pay", "expires_at": "pay until", "base_url": "service"}
 
 _SHORTEST_SHOWN: Final = 12
 
 
 def facts(value: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return what a value of the library says, under the library's own names, secrets left out."""
-    return attrs.asdict(value, filter=lambda attribute, _: attribute.name not in _KEPT)
+    """Return the fields of a value, under the library's own names, without secrets."""
+    return attrs.asdict(value, filter=lambda attribute, _: attribute.name not in _HIDDEN)
 
 
 def order_facts(order: Order) -> dict[str, Any]:
-    """Return what an order says, and what its invoice asks and until when."""
-    invoice = read_invoice(order.payreq)
+    """Return the fields of an order, and the amount and the expiry of its invoice."""
+    invoice = read_invoice(order.invoice)
     return {
         "amount_sat": None if invoice is None else invoice.amount_sat,
         "expires_at": None if invoice is None else invoice.expires_at,
     } | facts(order)
 
 
-def ended_facts(done: Cancellation) -> dict[str, Any]:
-    """Return how an order ended, with the two answers that everybody wants at the top."""
-    code = None if done.status is None else done.status.code
-    return facts(done) | {"funds_returned": done.outcome.funds_returned, "code": code}
+def result_facts(result: OrderResult) -> dict[str, Any]:
+    """Return how an order ended."""
+    return facts(result) | {"refunded": result.refunded}
 
 
 def status_in_words(status: OrderStatus) -> str:
-    """Return where an order stands, in one line."""
+    """Return the state of an order in one line."""
     words = [status.state.value, f"money {status.money.value}"]
     known = {"number": status.number, "code": status.code}
     words += [f"{name} {in_words(fact)}" for name, fact in known.items() if fact]
@@ -53,25 +54,33 @@ def status_in_words(status: OrderStatus) -> str:
 
 
 def shortened(order_id: str) -> str:
-    """Return an order's id as it may be shown where others may look."""
+    """Return an order's ID as it may be shown."""
     return f"{order_id[:4]}…{order_id[-4:]}" if len(order_id) >= _SHORTEST_SHOWN else "…"
 
 
-def read_invoice(payreq: str) -> Invoice | None:
-    """Return what an invoice says, or None if it cannot be read; `paid` from a balance is none."""
+def read_invoice(invoice: str) -> Invoice | None:
+    """Return an invoice, or None if it is unreadable; `paid` (from a balance) is none."""
     try:
-        return Invoice.parse(payreq)
+        return Invoice.parse(invoice)
     except InvalidArgumentError:
         return None
 
 
 def in_json(known: Mapping[str, object]) -> str:
-    """Return one line of JSON, in ASCII, which every reader takes."""
+    """Return one line of JSON, in ASCII, which every reader can read."""
     return json.dumps(known, default=_as_json, allow_nan=False)
 
 
-def _as_json(value: datetime | enum.Enum) -> object:
-    return value.isoformat() if isinstance(value, datetime) else value.value
+def _as_json(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case enum.Enum():
+            return value.value
+        case _:
+            return str(value)
 
 
 def in_words(fact: object, name: str = "") -> str:
@@ -84,7 +93,7 @@ def in_words(fact: object, name: str = "") -> str:
         case int() if name in _SATOSHIS:
             return f"{fact:,} sat"
         case datetime():
-            return fact.astimezone().isoformat(sep=" ", timespec="seconds")
+            return local(fact)
         case enum.Enum():
             return str(fact.value)
         case _:

@@ -13,7 +13,9 @@ from sms4sats_async import Order
 
 from .ends import End, ExitCode
 from .facts import described, in_json, in_words, order_facts, shortened
+from .times import local
 
+_WHOLE_SECONDS: Final = len("2026-11-23 14:03:00")
 _FROM_THE_BALANCE: Final = frozenset({"paid", ""})
 
 
@@ -73,11 +75,11 @@ class Output:
             self.show(known)
             return
         stream = sys.stderr if on_the_way else sys.stdout
-        if order.payreq in _FROM_THE_BALANCE:
+        if order.invoice in _FROM_THE_BALANCE:
             self.note("It is paid from the balance.")
         else:
             if _can_draw(stream):
-                self._qr(order.payreq, stream)
+                self._qr(order.invoice, stream)
             if known["amount_sat"] is None:
                 self.note(
                     "The invoice names no amount that can be read: look at it in your wallet."
@@ -100,11 +102,11 @@ class Output:
         if end.next_step is not None:
             self.note(end.next_step)
 
-    def _qr(self, payreq: str, stream: TextIO) -> None:
+    def _qr(self, invoice: str, stream: TextIO) -> None:
         from .qr import draw  # noqa: PLC0415 - needed where somebody looks, and not else
 
         columns, lines = _size(stream)
-        drawn = draw(payreq.upper(), columns)
+        drawn = draw(invoice.upper(), columns)
         if drawn is None:
             self.note(f"The QR code is wider than the {columns} columns of this terminal.")
             return
@@ -116,7 +118,7 @@ class Output:
 def _cell(fact: object, name: str) -> str:
     """Return a fact in the room of a column."""
     if isinstance(fact, datetime):
-        return f"{fact.astimezone():%Y-%m-%d %H:%M:%S}"
+        return local(fact)[:_WHOLE_SECONDS]
     return in_words(_short(fact, name), name)
 
 

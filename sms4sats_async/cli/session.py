@@ -17,18 +17,17 @@ import platformdirs
 import typer
 
 from sms4sats_async import (
+    AttemptFailed,
     Clock,
     Event,
     JournalEntry,
     JournalError,
     JournalFailed,
-    OpenOrder,
     OrderCreated,
     OrderStatus,
     Sms4SatsClient,
     SqliteJournal,
     StatusPolled,
-    Waiting,
 )
 from sms4sats_async.progress import Progress
 
@@ -78,7 +77,6 @@ class Session:
         client: The client, while the command runs.
         journal: Where orders are written down, while the command runs.
         ordered_at: When its order was made, if that is known.
-        opened: The orders that are cancelled on the way out.
     """
 
     out: Output
@@ -86,8 +84,6 @@ class Session:
     client: Sms4SatsClient = attrs.field(init=False)
     journal: SqliteJournal = attrs.field(init=False)
     ordered_at: datetime | None = None
-    opened: list[OpenOrder] = attrs.field(factory=list[OpenOrder])
-    _quiet_until: float = 0.0
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
     _journal_has_failed: bool = False
     _progress: Progress | None = None
@@ -96,9 +92,9 @@ class Session:
         """Show what the client tells, and remember what an interruption would mean."""
         match event:
             case OrderCreated(order=order):
-                self.stage, self.ordered_at = Stage.ORDERED, order.created_at
-            case Waiting(until=until):
-                self._quiet_until = until.timestamp()
+                self.stage, self.ordered_at = Stage.WAITING, order.created_at
+            case AttemptFailed(operation="cancel_order") if self.stage is Stage.WAITING:
+                self.stage = Stage.CANCELLING
             case JournalFailed(error=error) if not self._journal_has_failed:
                 self._journal_has_failed = True
                 self.out.note(f"What becomes of the order is not written down: {error.problem}.")
@@ -121,11 +117,6 @@ class Session:
 
     def interrupted(self) -> End:
         """Return what an interruption now means."""
-        ended = [each.cancellation for each in self.opened if each.cancellation is not None]
-        if len(ended) == len(self.opened) == 1:
-            return End(ExitCode.INTERRUPTED, f"Interrupted. {end_of(ended[0]).message}")
-        if self.stage is Stage.CANCELLING and CLOCK.now() < self._quiet_until:
-            return interrupted(Stage.WAITING_TO_CANCEL, self.ordered_at)
         return interrupted(self.stage, self.ordered_at)
 
     def close(self) -> None:
@@ -164,8 +155,9 @@ class Session:
             case [] if not shortened:
                 return self._as_typed(name), None  # the service decides
             case _:
-                problem = f"{len(entries)} orders in the journal are called {name}."
-                raise Stop(End(ExitCode.USAGE, problem, "`sms4sats pending --json` has whole ids."))
+                problem = f"{len(entries)} orders in the journal have an ID like {name}."
+                next_step = "`sms4sats pending --json` has whole IDs."
+                raise Stop(End(ExitCode.USAGE, problem, next_step))
 
     def _as_typed(self, name: str) -> str:
         """Return a name that is taken for an id; a slip of the finger looks like a lost one."""

@@ -1,12 +1,21 @@
-"""Moments, time spans and amounts as people type them."""
+"""Times, time spans and amounts, as people type and read them."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import typer
 
 _SPAN: Final = re.compile(r"(?=\d)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,6})s)?", re.ASCII)
+
+
+def local(moment: datetime) -> str:
+    """Return a time in this machine's time zone, or in UTC where that zone has no such time."""
+    try:
+        moment = moment.astimezone()
+    except (OverflowError, ValueError, OSError):
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(sep=" ", timespec="seconds")
 
 
 def span(text: str | timedelta) -> timedelta:

@@ -11,8 +11,8 @@ from sms4sats_async import (
     AttemptFailed,
     Event,
     Money,
-    OrderCancelled,
     OrderCreated,
+    OrderEnded,
     OrderState,
     OrderStatus,
     StatusPolled,
@@ -103,14 +103,13 @@ def fold(row: Row, event: Event, now: float) -> Row:
             return row.say("" if news == row.told else news, now)
         case StatusPolled(status=status):
             state = _state(status)
-            ended = status.money in {Money.SETTLED, Money.RETURNED}
+            ended = status.money in {Money.SETTLED, Money.REFUNDED}
             changed = attrs.evolve(row, state=state, ended=ended)
             return changed.say("" if state == row.state else state, now)
-        # A status that showed the end has told it already.
-        case OrderCancelled(cancellation=done) if not row.ended:
-            state = f"{done.outcome.value}, money returned"
-            if done.status is not None and not done.outcome.funds_returned:
-                state = _state(done.status)
+        # A status that showed the end was shown already.
+        case OrderEnded(result=result) if not row.ended:
+            outcome = "outcome unknown" if result.outcome is None else result.outcome.value
+            state = f"{outcome}, money {result.money.value}"
             return attrs.evolve(row, state=state, ended=True).say(state, now)
         case _:
             return row
