@@ -322,13 +322,14 @@ def base_url(value: object, *, key_is_set: bool) -> str:
     if "?" in value or "#" in value:
         problem = "base_url may not have a query or a fragment"
         raise InvalidArgumentError(problem)
-    if key_is_set and parts.scheme == "http" and not _is_loopback(host):
+    if key_is_set and parts.scheme == "http" and not is_loopback(host):
         problem = "an API key goes over https only, or to this machine; use an https:// base_url"
         raise InvalidArgumentError(problem)
     return value.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or its address."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

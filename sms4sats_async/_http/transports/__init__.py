@@ -1,4 +1,4 @@
-"""The only room that knows HTTP libraries: two verbs, send and close, and an adapter for each."""
+"""The only package that knows HTTP libraries: send and close, and an adapter for each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 from sms4sats_async.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import aiohttp
-    import httpx
+    from aiohttp import ClientSession
+    from httpx import AsyncClient
 
     from .base import Transport
 
@@ -33,14 +33,12 @@ def open_transport(http_client: object | None, *, base_url: str, api_key: str | 
     if ("aiohttp", "ClientSession") in kinds:
         from .aiohttp import AiohttpTransport  # noqa: PLC0415
 
-        return AiohttpTransport(cast("aiohttp.ClientSession", http_client), base_url, api_key)
+        return AiohttpTransport(cast("ClientSession", http_client), base_url, api_key)
     for library in ("httpx", "httpx2"):
         if (library, "AsyncClient") in kinds:
             from .httpx import HttpxTransport  # noqa: PLC0415
 
-            return HttpxTransport(
-                cast("httpx.AsyncClient", http_client), library, base_url, api_key
-            )
+            return HttpxTransport(cast("AsyncClient", http_client), library, base_url, api_key)
     problem = (
         "http_client must be an httpx.AsyncClient, an httpx2.AsyncClient or an "
         f"aiohttp.ClientSession, not {type(http_client).__name__}"

@@ -11,10 +11,11 @@ from yarl import URL
 
 from sms4sats_async._http.messages import Response
 from sms4sats_async._redact import quote
+from sms4sats_async._validate import is_loopback
 from sms4sats_async.errors import ClientStateError
 from sms4sats_async.models import RequestOutcome
 
-from .base import CONNECT_SHARE, Headers, Rule, read_body, translate
+from .base import CONNECT_SHARE, Headers, Rule, key_in_the_clear, read_body, translate
 
 if TYPE_CHECKING:
     from sms4sats_async._http.messages import Request
@@ -45,9 +46,16 @@ async def _once(
     aiohttp repeats a GET whose kept connection was lost, and a repeat that nobody counts would be
     a cancel that nobody counts. It repeats on two of its errors, so they leave under another name;
     a failed connect it does not repeat.
+
+    Raises:
+        ClientStateError: If a proxy would get the key without TLS.
     """
     for private in ("Authorization", "Cookie"):
         request.headers.popall(private, None)
+    # Without TLS the key goes to this machine only, whatever proxy the session has.
+    guards_key = request.url.scheme == "http" and "x-api-key" in request.headers
+    if guards_key and request.proxy is not None and not is_loopback(request.proxy.host or ""):
+        raise key_in_the_clear()
     try:
         return await handler(request)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -94,6 +102,8 @@ class AiohttpTransport:
             if isinstance(error, aiohttp.ClientResponseError):
                 self._take_out_the_request(error)
             raise translate(error, _RULES, _TIMEOUTS) from error
+        except ClientStateError:
+            raise
         except RuntimeError as error:
             problem = (
                 f"the aiohttp session cannot be used: {quote(str(error))} (is it closed, another "

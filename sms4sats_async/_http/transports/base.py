@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import anyio
 
 from sms4sats_async._http.messages import MAXIMUM_BODY
-from sms4sats_async.errors import InvalidResponseError, RequestTimeoutError, TransportError
+from sms4sats_async.errors import (
+    ClientStateError,
+    InvalidResponseError,
+    RequestTimeoutError,
+    TransportError,
+)
 from sms4sats_async.models import RequestOutcome
 
 if TYPE_CHECKING:
@@ -117,3 +122,11 @@ def translate(
     )
     kind = RequestTimeoutError if isinstance(error, timeouts) else TransportError
     return kind(f"{problem} ({type(error).__name__})", request_outcome=outcome)
+
+
+def key_in_the_clear() -> ClientStateError:
+    """Return the error for a key that an HTTP client would send to a proxy without TLS."""
+    return ClientStateError(
+        "the HTTP client would send the API key to a proxy without TLS, because its settings or "
+        "the environment name one; exempt this machine there (NO_PROXY), or set trust_env=False"
+    )

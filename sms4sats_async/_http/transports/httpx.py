@@ -13,10 +13,18 @@ import anyio
 
 from sms4sats_async._http.messages import Response
 from sms4sats_async._redact import hide_order_ids, mask, quote
+from sms4sats_async._validate import is_loopback
 from sms4sats_async.errors import ClientStateError, TransportError
 from sms4sats_async.models import RequestOutcome
 
-from .base import CONNECT_SHARE, Headers, Rule, read_body, translate
+from .base import (
+    CONNECT_SHARE,
+    Headers,
+    Rule,
+    key_in_the_clear,
+    read_body,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -105,27 +113,68 @@ def order_ids_hidden() -> Generator[None]:
         _UNDER_WAY.reset(token)
 
 
-class Handshake:
-    """The socket whose TLS handshake is under way, as httpx's `trace` extension shows it.
+class Connecting:
+    """What httpx's `trace` extension shows of a connection before a request is sent over it."""
 
-    httpcore forgets a socket whose handshake is cancelled, open as it is.
-    """
+    def __init__(self, *, tls: bool, with_key: bool = False) -> None:
+        """Begin.
 
-    def __init__(self) -> None:
+        Args:
+            tls: Whether the root has TLS.
+            with_key: Whether the request has the API key. Without TLS it goes to this machine
+                only, whatever proxy the HTTP client has.
+        """
+        self._tls = tls
+        self._guards_key = with_key and not tls
         self._socket: Any = None
+        self._failure: object = None
 
     async def note(self, event: str, info: dict[str, Any]) -> None:
-        """Keep the socket from the connect on until it is httpcore's own business."""
-        if event == "connection.connect_tcp.complete":
+        """Keep the socket from the connect on until httpcore keeps it, and keep a failure.
+
+        httpcore forgets a socket whose handshake is cancelled, open as it is.
+
+        Raises:
+            ClientStateError: If a proxy would get the key.
+        """
+        if event == "http11.send_request_headers.started":
+            if not self._tls:
+                self._socket = None
+                self._check(info["request"].url.host.decode("ascii"))
+        elif event == "connection.connect_tcp.complete":
             self._socket = info["return_value"]
         elif event.endswith(".start_tls.complete"):
             self._socket = None
+        elif event.endswith((".connect_tcp.failed", ".start_tls.failed")):
+            self._failure = info["exception"]
+        elif event.endswith(".connect_tcp.started"):
+            self._check(info["host"])
+
+    def _check(self, host: str) -> None:
+        if self._guards_key and not is_loopback(host):
+            raise key_in_the_clear()
 
     async def close(self) -> None:
         """Close the socket, even while the task is being cancelled; bounded in time."""
         if self._socket is not None:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
                 await self._socket.aclose()
+
+    def failed_with(self, error: BaseException) -> bool:
+        """Return whether `error` itself ended the connect or the handshake: nothing was sent then.
+
+        httpcore leaves some errors as they are. For a proxy with port 99999 it is an OverflowError
+        in a group, on asyncio.
+        """
+        failure, self._failure = self._failure, None
+        return error is failure and isinstance(error, Exception)
+
+
+def not_connected(error: BaseException) -> TransportError:
+    """Return our error for one that ended the connect."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return TransportError(f"no connection ({type(error).__name__})")
 
 
 class HttpxTransport:
@@ -153,9 +202,8 @@ class HttpxTransport:
         """
         connect = timeout * CONNECT_SHARE
         extensions: dict[str, Any] = {"timeout": {"connect": connect, "pool": connect}}
-        handshake = Handshake()
-        if self._root.startswith("https"):
-            extensions["trace"] = handshake.note
+        connecting = Connecting(tls=self._root.startswith("https"), with_key=request.with_key)
+        extensions["trace"] = connecting.note
         try:
             with order_ids_hidden():
                 answer = await self._client.send(
@@ -180,10 +228,13 @@ class HttpxTransport:
                 finally:
                     await answer.aclose()
         except BaseException as error:
-            await handshake.close()
+            await connecting.close()
+            unsent = connecting.failed_with(error)
             if isinstance(error, self._errors.caught):
                 raise self._errors.translate(error) from error
-            if isinstance(error, RuntimeError):
+            if unsent:
+                raise not_connected(error) from error
+            if isinstance(error, RuntimeError) and not isinstance(error, ClientStateError):
                 raise _unusable(error) from error
             raise
         return Response(answer.status_code, answer.headers, body)

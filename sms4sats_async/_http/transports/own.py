@@ -7,12 +7,9 @@ connection serves one request at a time, and one in which anything went wrong is
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import httpx
@@ -21,7 +18,15 @@ from sms4sats_async._http.messages import Response, Safety
 from sms4sats_async.errors import InvalidArgumentError
 
 from .base import CONNECT_SHARE, Headers, read_body
-from .httpx import CLEAN_UP, Errors, Handshake, hide_order_ids_in_logs, order_ids_hidden
+from .environment import read_environment
+from .httpx import (
+    CLEAN_UP,
+    Connecting,
+    Errors,
+    hide_order_ids_in_logs,
+    not_connected,
+    order_ids_hidden,
+)
 
 if TYPE_CHECKING:
     from sms4sats_async._http.messages import Request
@@ -50,18 +55,18 @@ class _Url(httpx.URL):
 
 
 class _Connection:
-    """One transport, and the handshake that it may be about to make."""
+    """One transport, and what is known of its socket."""
 
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+    def __init__(self, transport: httpx.AsyncHTTPTransport, connecting: Connecting) -> None:
         self.transport = transport
-        self.handshake = Handshake()
+        self.connecting = connecting
         self.idle_since = 0.0
 
     async def close(self) -> None:
         """Close it even while the task is being cancelled; bounded in time."""
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
             await self.transport.aclose()
-        await self.handshake.close()
+        await self.connecting.close()
 
 
 class OwnTransport:
@@ -80,28 +85,10 @@ class OwnTransport:
         except (httpx.InvalidURL, UnicodeError) as error:
             problem = "base_url cannot be used: its host is none"
             raise InvalidArgumentError(problem) from error
-        self._proxy = proxy_from_environment(base_url)
+        # One context for all connections: reading the certificates takes milliseconds.
+        environment = read_environment(self._root)
+        self._proxy, self._tls = environment.proxy, environment.tls
         self._shakes_hands = self._root.scheme == "https" or self._proxy is not None
-        # One context for all connections: reading the CA files takes milliseconds. It honours
-        # SSL_CERT_FILE and SSL_CERT_DIR. Without TLS there is nothing to read them for.
-        try:
-            self._tls = (
-                httpx.create_ssl_context()
-                if self._shakes_hands
-                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            )
-        except OSError as error:
-            problem = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read"
-            raise InvalidArgumentError(problem) from error
-        try:
-            self._new()  # opens nothing, and tells now what the first call would tell otherwise
-        except (httpx.InvalidURL, ValueError, ImportError) as error:
-            problem = (
-                "the proxy that the environment names cannot be used; mend HTTPS_PROXY, "
-                "HTTP_PROXY or ALL_PROXY, or exempt the host in NO_PROXY (socks5:// needs "
-                "httpx[socks])"
-            )
-            raise InvalidArgumentError(problem) from error
         hide_order_ids_in_logs("httpcore")
 
     async def send(self, request: Request, *, timeout: float) -> Response:
@@ -110,7 +97,7 @@ class OwnTransport:
         extensions: dict[str, Any] = {"timeout": {"connect": timeout * CONNECT_SHARE}}
         # On a kept connection too: httpcore puts a new one in the place of one that was closed.
         if self._shakes_hands:
-            extensions["trace"] = connection.handshake.note
+            extensions["trace"] = connection.connecting.note
         try:
             asked = httpx.Request(
                 request.method,
@@ -127,8 +114,11 @@ class OwnTransport:
                 await stream.aclose()
         except BaseException as error:
             await connection.close()
+            unsent = connection.connecting.failed_with(error)
             if isinstance(error, _ERRORS.caught):
                 raise _ERRORS.translate(error) from error
+            if unsent:
+                raise not_connected(error) from error
             raise
         await self._give_back(connection)
         return Response(answer.status_code, answer.headers, body)
@@ -143,7 +133,8 @@ class OwnTransport:
         return _Connection(
             httpx.AsyncHTTPTransport(
                 verify=self._tls, trust_env=False, limits=self._limits, proxy=self._proxy
-            )
+            ),
+            Connecting(tls=self._root.scheme == "https"),
         )
 
     async def _take(self, request: Request) -> _Connection:
@@ -169,13 +160,3 @@ class OwnTransport:
             if not self._idle or connection.idle_since - self._idle[0].idle_since <= KEEP_ALIVE:
                 return
             await self._idle.popleft().close()
-
-
-def proxy_from_environment(url: str) -> str | None:
-    """Return the proxy that the environment names for `url` (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or (parts.netloc and proxy_bypass(parts.netloc)):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
