@@ -137,8 +137,8 @@ class Connecting:
         Raises:
             ClientStateError: If a proxy would get the key.
         """
-        if event == "http11.send_request_headers.started":
-            if not self._tls:
+        if event.startswith("http"):  # most events are of this kind
+            if event == "http11.send_request_headers.started" and not self._tls:
                 self._socket = None
                 self._check(info["request"].url.host.decode("ascii"))
         elif event == "connection.connect_tcp.complete":
