@@ -8,10 +8,16 @@ from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import aiohttp
 import anyio
+import httpx
+import httpx2
 import pytest
 
-from sms4sats_async import Sms4SatsClient
+from sms4sats_async import RequestOutcome, Sms4SatsClient, TransportError
+from sms4sats_async._http.messages import Request, Safety
+from sms4sats_async._http.transports import open_transport
+from sms4sats_async._http.transports.base import Transport
 from tests.servers import (
     ADAPTERS,
     ORDER_ID,
@@ -278,3 +284,73 @@ async def test_nor_does_one_that_takes_the_place_of_a_connection_that_was_closed
             await server.settled()
             assert server.accepted == 2
     await eventually(lambda: descriptors() == before)
+
+
+# --- cancellations that are not about our task ----------------------------------------------------
+
+PING = Request("GET", "/", Safety.REPEATABLE)
+
+
+async def not_about_this_task(transport: Transport) -> None:
+    """Send, and expect a cancellation of the library's own, neither swallowed nor translated.
+
+    What sends again is above the transports, and tells the two kinds apart there.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(asyncio.CancelledError):
+        await transport.send(PING, timeout=5)
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_is_closed_cancels_what_waits_in_its_pool() -> None:
+    before = descriptors()
+    with Server(silent) as server:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        transport = open_transport(session, base_url=server.url, api_key=None)
+        first = asyncio.create_task(transport.send(PING, timeout=5))
+        await eventually(lambda: server.open == 1)
+        second = asyncio.create_task(not_about_this_task(transport))
+        await asyncio.sleep(0)
+        await session.close()
+        await second
+        with pytest.raises(TransportError) as caught:
+            await first
+        assert caught.value.request_outcome is RequestOutcome.UNKNOWN
+        await server.settled()
+    await eventually(lambda: descriptors() == before)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.asyncio
+async def test_a_cancelled_future_of_an_httpx_client_leaves_send_as_it_is(library: Any) -> None:
+    async def handle(_request: object) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with library.AsyncClient(transport=library.MockTransport(handle)) as http_client:
+        await not_about_this_task(
+            open_transport(http_client, base_url="http://127.0.0.1:1", api_key=None)
+        )
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_future_of_an_own_connection_closes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Server(service()) as server:
+        transport = open_transport(None, base_url=server.url, api_key=None)
+        await transport.send(PING, timeout=5)
+        with monkeypatch.context() as patch:
+
+            async def cancelled(*_arguments: object) -> None:
+                raise asyncio.CancelledError
+
+            patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", cancelled)
+            await not_about_this_task(transport)
+        await server.settled()
+        await transport.send(PING, timeout=5)
+        assert [seen.connection for seen in server.seen] == [1, 2]
+        await transport.close()
