@@ -331,21 +331,21 @@ class ComputedPrice:
 
 @attrs.frozen
 class Price(_Displayed):
-    """The service's prices, in satoshis (documented).
+    """The service's prices, in satoshis (documented); None if the answer names none.
 
     Attributes:
         receive: To receive a code.
         send: To send a message.
         rent: To rent a number.
         platform_fee: The service's own part (`s4s`).
-        computed: The price of the country and service asked for; None where none was.
+        computed: The price of the country and service asked for.
         raw: The answer as it came.
     """
 
-    receive: int
-    send: int
-    rent: int
-    platform_fee: int
+    receive: int | None
+    send: int | None
+    rent: int | None
+    platform_fee: int | None
     computed: ComputedPrice | None = None
     raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
 
