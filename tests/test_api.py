@@ -129,6 +129,41 @@ async def test_get_price_gives_the_computed_one_where_it_was_asked_for(
     assert dict(route.calls.last.request.url.params) == {"country": "usa", "service": "tg"}
 
 
+@pytest.mark.parametrize(
+    ("country", "name", "query"),
+    [
+        (0, "tg", {"country": "0", "service": "tg"}),
+        ("0", "tg", {"country": "0", "service": "tg"}),
+        ("us", "telegram", {"country": "us", "service": "telegram"}),
+        (
+            "united kingdom",
+            "google voice",
+            {"country": "united kingdom", "service": "google voice"},
+        ),
+        (None, "telegram", {"service": "telegram"}),
+        (0, None, {"country": "0"}),
+    ],
+    ids=repr,
+)
+async def test_get_price_sends_country_and_service_as_given(
+    country: int | str | None, name: str | None, query: dict[str, str], service: respx.MockRouter
+) -> None:
+    route = service.get("/price").respond(json={"computed": {"price": 1, "country": 0}})
+    async with Sms4SatsClient() as client:
+        price = await client.get_price(country, name)
+    assert price.computed == ComputedPrice(1, 0)
+    assert dict(route.calls.last.request.url.params) == query
+
+
+async def test_country_0_is_a_country(service: respx.MockRouter) -> None:
+    service.get("/getCountries").respond(json=[{"id": 0, "eng": "Russia"}, {"id": 43, "eng": None}])
+    route = service.get("/getnumbersstatus").respond(json=[{"value": "tg"}])
+    async with Sms4SatsClient() as client:
+        assert [country.id for country in await client.get_countries()] == [0]
+        assert await client.get_services("russia") == [Service("tg", "tg")]
+    assert dict(route.calls.last.request.url.params) == {"country": "0"}
+
+
 OTHER_SHAPES: list[tuple[str, Call, object]] = [
     ("/getCountries", lambda c: c.get_countries(), {"status": "OK"}),
     ("/getCountries", lambda c: c.get_countries(), ["Germany"]),

@@ -244,7 +244,7 @@ def test_what_says_nothing_is_no_text(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *((0, 0), (187, 187), (999_999_999, 999_999_999), ("germany", "germany")),
+        *((0, 0), (187, 187), (999_999_999, 999_999_999), ("germany", "germany"), ("us", "us")),
         *((" germany ", "germany"), ("côte d'ivoire", "côte d'ivoire"), ("-1", "-1")),
         # A number that came as text, from an environment variable or a command line.
         *(("187", 187), (" 187\n", 187), ("0", 0), ("007", 7), ("9" * 9, 999_999_999)),

@@ -176,16 +176,25 @@ def test_a_documented_status_is_read_whole(
     ("code", "expected"),
     [
         ("0042", "0042"),
-        ("000000", "000000"),
+        ("0000", "0000"),
+        ("0", "0"),
         ("12-34", "12-34"),
+        ("12:34", "12:34"),
+        ("null0", "null0"),
         (" 0042\n", "0042"),
         (42, "42"),
-        (0, "0"),
+        (0, None),
+        (0.0, None),
+        (-1, None),
         (123456.0, "123456"),
         (10**400, str(10**400)),
         (10**5000, None),
         ("", None),
         ("  ", None),
+        ("null", None),
+        ("None", None),
+        (" NULL ", None),
+        ("undefined", None),
         (None, None),
         (False, None),
         (True, None),
@@ -216,6 +225,20 @@ def test_a_code_is_text_and_a_string_keeps_its_leading_zeros(
         ("+79991234567", "+79991234567"),
         (" +79991234567 ", "+79991234567"),
         ("+7 999 123-45-67", "+7 999 123-45-67"),
+        ("004915112345678", "+4915112345678"),
+        ("+004915112345678", "+4915112345678"),
+        ("00 49 151 12345678", "+49 151 12345678"),
+        ("0000004915112345678", "+4915112345678"),
+        ("015112345678", "015112345678"),
+        ("\u0661\u0662 1", "\u0661\u0662 1"),
+        (0, None),
+        (-1, None),
+        ("0", None),
+        ("00", None),
+        ("+", None),
+        ("null", None),
+        ("none", None),
+        ("pending", None),
         ("", None),
         (None, None),
         (False, None),
@@ -264,6 +287,8 @@ def test_a_timestamp_is_unix_milliseconds_or_nothing(
         ("smsStatus", "sms_status", "", SmsStatus.UNKNOWN),
         ("smsStatus", "sms_status", None, None),
         ("country", "country", 0, 0),
+        ("country", "country", "null", None),
+        ("error", "error", "null", None),
         ("country", "country", "germany", "germany"),
         ("country", "country", True, None),
         ("country", "country", "", None),
@@ -282,6 +307,14 @@ def test_what_a_field_cannot_mean_is_left_out(
     assert getattr(decode_status({field: value}, ORDER_ID), attribute) == expected
 
 
+@pytest.mark.parametrize("nothing", [None, "", "null", "None", "undefined"], ids=ascii)
+def test_an_error_that_says_nothing_is_no_refund(nothing: object) -> None:
+    status = status_of({"status": "OK", "paid": True, "error": nothing})
+
+    assert status.state is OrderState.HELD
+    assert status.error is None
+
+
 @pytest.mark.parametrize(
     ("answer", "order_id", "payreq"),
     [
@@ -293,6 +326,7 @@ def test_what_a_field_cannot_mean_is_left_out(
         ({"orderId": ORDER_ID}, ORDER_ID, ""),
         ({"orderId": ORDER_ID, "payreq": None}, ORDER_ID, ""),
         ({"orderId": ORDER_ID, "payreq": 5}, ORDER_ID, ""),
+        ({"orderId": ORDER_ID, "payreq": "null"}, ORDER_ID, ""),
     ],
 )
 def test_a_new_order_is_read_with_its_id_before_all(
@@ -327,7 +361,7 @@ NO_OBJECTS: tuple[object, ...] = (None, True, 5, 1.5, "OK", [], [{"status": "OK"
         *((decode_status, value) for value in NO_OBJECTS),
         *((decode_cancelled, {"status": word}) for word in ("KO", "", None, True, 200)),
         (decode_cancelled, {}),
-        *((decode_created, {"orderId": word}) for word in ("", " ", None, True, ["1"])),
+        *((decode_created, {"orderId": word}) for word in ("", " ", None, True, ["1"], 0, "null")),
         (decode_created, {"status": "OK", "payreq": "lnbc1"}),
         (decode_created, {"orderId": math.nan}),
     ],
@@ -829,15 +863,15 @@ def test_no_price_balance_or_amount_is_ever_negative(value: object) -> None:
         read_as = decoded(decoder, value, None)
         models = cast("list[object]", read_as) if isinstance(read_as, list) else [read_as]
         for model in models:
-            assert min(amounts(model), default=0) >= 0
+            assert min((each for each in amounts(model) if each is not None), default=0) >= 0
 
 
-def amounts(model: object) -> list[int]:
+def amounts(model: object) -> list[int | None]:
     match model:
         case int():
             return [model]
         case Price(computed=computed):
-            parts = [] if computed is None else [computed.price]
+            parts: list[int | None] = [] if computed is None else [computed.price]
             return [model.receive, model.send, model.rent, model.platform_fee, *parts]
         case RentalCountry():
             return [model.price, model.duration_weeks]

@@ -1,9 +1,9 @@
 """From the answers of the endpoints that only tell something, and of the prepaid ones, to models.
 
-What is needed and not there makes the whole answer one that nobody can read; what is only nice to
-have is left out.
+An answer without what it is about is refused. A list is read without its odd entries.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -157,21 +157,30 @@ def test_a_funding_is_kept_as_it_came() -> None:
 # --- what is needed -------------------------------------------------------------------------------
 
 
+WHOLES_OF_RENTAL = ("cc", "duration", "price")
 PRICE: dict[str, object] = {"receive": 1, "send": 2, "rent": 3, "s4s": 4}
 
 
-def of_wholes(value: object) -> dict[Decoder, tuple[object, str]]:
-    """An answer of each decoder that has `value` where a whole number is needed, and its name."""
-    return {
-        decode_countries: ([{"id": value, "eng": "Germany"}], "id"),
-        decode_rental_countries: (
-            [{"cc": 6, "country": "Indonesia", "duration": value, "price": 1368}],
-            "duration",
-        ),
-        decode_price: (PRICE | {"computed": {"price": value}}, "computed price"),
-        decode_balance: ({"balance": value}, "balance"),
-        decode_history: ({"totalAmount": 1, "orders": [{"amount": value}]}, "amount"),
-    }
+RENTAL: dict[str, object] = {"cc": 6, "country": "Indonesia", "duration": "2", "price": 1368}
+
+
+def of_wholes(value: object) -> list[tuple[Decoder, object, str]]:
+    """Each decoder, an answer that has `value` where a whole number is needed, and its name."""
+    return [
+        (decode_countries, [{"id": value, "eng": "Germany"}], "id"),
+        *((decode_rental_countries, [RENTAL | {name: value}], name) for name in WHOLES_OF_RENTAL),
+        (decode_balance, {"balance": value}, "balance"),
+        (decode_history, {"totalAmount": value, "orders": []}, "totalAmount"),
+        (decode_history, {"totalAmount": 1, "orders": [{"amount": value}]}, "amount"),
+    ]
+
+
+def of_prices(value: object) -> list[tuple[Decoder, object, str]]:
+    """The same for the prices, which may be missing."""
+    return [
+        *((decode_price, PRICE | {name: value}, name) for name in PRICE),
+        (decode_price, PRICE | {"computed": {"price": value}}, "computed price"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -179,33 +188,42 @@ def of_wholes(value: object) -> dict[Decoder, tuple[object, str]]:
     [
         *((0, 0), ("0", 0), (10000, 10000), ("10000", 10000), (" 7\n", 7), ("007", 7)),
         *((7.0, 7), (-0.0, 0), (1e17, 10**17), (10**18 - 1, 10**18 - 1), ("9" * 18, 10**18 - 1)),
+        *(("1500.00", 1500), ("1500.0", 1500), ("0.000", 0), (" 7.0 ", 7)),
     ],
     ids=ascii,
 )
 def test_a_whole_number_comes_as_a_number_or_as_text(value: object, expected: int) -> None:
     assert decode_balance({"balance": value}, None) == expected
-    for decoder, (answer, _) in of_wholes(value).items():
+    for decoder, answer, _ in of_wholes(value) + of_prices(value):
         assert decoder(answer, None) not in ([], None)
 
 
+MISSING: tuple[object, ...] = (None, "", " ", "null", "None", "undefined")
 NO_WHOLES: tuple[object, ...] = (
     *(-1, "-1", -1.0, "--5", "-", "+7", 1.5, "1.5", "1e3", "0x10", "1 000", "1_000", "1,000"),
-    *("", " ", None, True, False, "true", [], [1], {}, {"sat": 1}, "\u0663", "\u00b2", "\uff17"),
+    *(1500.5, "1500.5", "1500.01", "1500.", ".0", "1,500.00", "1500.0.0"),
+    *(True, False, "true", [], [1], {}, {"sat": 1}, "\u0663", "\u00b2", "\uff17"),
     *(math.nan, math.inf, -math.inf, 1e300, 10**18, "1" * 19, 10**400, HUGE, "9" * 5000),
 )
 
 
 @pytest.mark.parametrize("value", NO_WHOLES, ids=show)
-def test_what_is_no_whole_number_is_refused_where_one_is_needed(value: object) -> None:
-    """Rather no price at all than one that nobody said."""
-    for decoder, (answer, name) in of_wholes(value).items():
+def test_an_invalid_whole_number_is_refused_by_its_name(value: object) -> None:
+    for decoder, answer, name in of_wholes(value) + of_prices(value):
         with pytest.raises(InvalidResponseError, match=f"answer's {name} is not a whole number"):
             decoder(answer, None)
 
 
-@pytest.mark.parametrize("value", [None, 5, "", " \n", True, [], {}], ids=ascii)
+@pytest.mark.parametrize("value", MISSING, ids=show)
+def test_a_missing_whole_number_is_refused_where_one_is_needed(value: object) -> None:
+    for decoder, answer, name in of_wholes(value):
+        with pytest.raises(InvalidResponseError, match=f"answer's {name} is not a whole number"):
+            decoder(answer, None)
+
+
+@pytest.mark.parametrize("value", [None, 5, "", " \n", "null", True, [], {}], ids=ascii)
 def test_what_says_nothing_is_refused_where_a_name_is_needed(value: object) -> None:
-    rental = {"cc": 6, "country": value, "duration": "2", "price": 1368}
+    rental = RENTAL | {"country": value}
     answers: dict[Decoder, tuple[object, str]] = {
         decode_countries: ([{"id": 1, "eng": value}], "eng"),
         decode_services: ([{"text": "Telegram", "value": value}], "value"),
@@ -214,6 +232,94 @@ def test_what_says_nothing_is_refused_where_a_name_is_needed(value: object) -> N
     for decoder, (answer, name) in answers.items():
         with pytest.raises(InvalidResponseError, match=f"answer's {name} is not a text"):
             decoder(answer, None)
+
+
+# --- odd entries ----------------------------------------------------------------------------------
+
+GERMANY: dict[str, object] = {"id": 43, "eng": "Germany"}
+TELEGRAM: dict[str, object] = {"value": "tg", "text": "Telegram"}
+NAMELESS: tuple[object, ...] = (None, "", " ", "null", 5, True, [], {})
+NUMBERLESS: tuple[object, ...] = (None, "", "null", "x", -1, 1.5, True, [], {})
+NO_ENTRIES: tuple[object, ...] = (None, 5, "Germany", [], [GERMANY])
+
+
+def without(entry: dict[str, object], name: str) -> dict[str, object]:
+    return {each: value for each, value in entry.items() if each != name}
+
+
+# A decoder, a good entry, and one that lacks what identifies it.
+ODD: list[tuple[Decoder, dict[str, object], object]] = [
+    *((decode_countries, GERMANY, entry) for entry in NO_ENTRIES),
+    *((decode_countries, GERMANY, without(GERMANY, name)) for name in GERMANY),
+    *((decode_countries, GERMANY, GERMANY | {"eng": value}) for value in NAMELESS),
+    *((decode_countries, GERMANY, GERMANY | {"id": value}) for value in NUMBERLESS),
+    *((decode_services, TELEGRAM, entry) for entry in NO_ENTRIES),
+    (decode_services, TELEGRAM, without(TELEGRAM, "value")),
+    *((decode_services, TELEGRAM, TELEGRAM | {"value": value}) for value in NAMELESS),
+    *((decode_rental_countries, RENTAL, entry) for entry in NO_ENTRIES),
+    *((decode_rental_countries, RENTAL, without(RENTAL, name)) for name in RENTAL),
+    *((decode_rental_countries, RENTAL, RENTAL | {"country": value}) for value in NAMELESS),
+    *((decode_rental_countries, RENTAL, RENTAL | {"cc": value}) for value in NUMBERLESS),
+    *((decode_rental_countries, RENTAL, RENTAL | {"duration": value}) for value in NUMBERLESS),
+    *((decode_rental_countries, RENTAL, RENTAL | {"price": value}) for value in MISSING),
+]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "good", "odd"),
+    ODD,
+    ids=lambda part: part.__name__ if callable(part) else ascii(part),
+)
+def test_a_list_is_read_without_its_odd_entries(
+    decoder: Decoder, good: dict[str, object], odd: object
+) -> None:
+    assert decoder([odd, good, odd], None) == decoder([good], None)
+
+
+@pytest.mark.parametrize(
+    "odd", [*NO_ENTRIES, {}, *({"amount": value} for value in MISSING)], ids=ascii
+)
+def test_a_history_is_read_without_its_odd_entries(odd: object) -> None:
+    answer = {"totalAmount": 3, "orders": [odd, {"amount": 1}, odd, {"amount": 2}]}
+
+    assert [entry.amount for entry in decode_history(answer, None).entries] == [1, 2]
+
+
+@pytest.mark.parametrize("price", [1500.5, "1500.5", -1, "many", True, []], ids=show)
+def test_an_invalid_price_in_a_list_is_refused(price: object) -> None:
+    """A price must not be guessed, and an offer must not vanish for its price."""
+    with pytest.raises(InvalidResponseError, match="answer's price is not a whole number"):
+        decode_rental_countries([RENTAL, RENTAL | {"price": price}], None)
+
+
+def test_entries_that_were_left_out_are_logged_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    decode_countries([GERMANY, GERMANY | {"eng": None}, None, {"eng": "USA"}], None)
+
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("sms4sats_async", "WARNING")
+    assert record.getMessage() == ("3 of 4 countries were left out: the answer's eng is not a text")
+    fields = {name: getattr(record, name) for name in ("order", "left_out", "list")}
+    assert fields == {"order": None, "left_out": 3, "list": "countries"}
+
+
+def test_a_list_without_odd_entries_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for decoder, answer, _ in SAMPLES.values():
+        decoder(answer, None)
+
+    assert caplog.records == []
+
+
+def test_the_line_about_a_history_has_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    secrets = {"userId": "the-key", "preimage": "5e" * 32, "holdinvoice": "lnbc1hold"}
+    decode_history({"totalAmount": 1, "orders": [secrets, secrets | {"amount": 1}]}, None)
+
+    (record,) = caplog.records
+    written = f"{record.getMessage()} {vars(record)}"
+    assert not any(secret in written for secret in secrets.values())
 
 
 # --- what is nice to have -------------------------------------------------------------------------
@@ -279,7 +385,11 @@ def test_a_service_is_kept_for_its_code_where_nothing_else_is_said(
     ("computed", "expected"),
     [
         (None, None),
+        ({}, None),
+        ({"country": 187}, None),
+        ({"price": None, "country": 187}, None),
         ({"price": "1500"}, ComputedPrice(1500)),
+        ({"price": "1500.00"}, ComputedPrice(1500)),
         ({"price": 0, "country": 0, "description": ""}, ComputedPrice(0, 0)),
         ({"price": 1, "country": "usa", "description": "x"}, ComputedPrice(1, "usa", "x")),
         ({"price": 1, "country": [], "description": 5}, ComputedPrice(1)),
@@ -292,11 +402,29 @@ def test_a_price_is_computed_for_what_was_asked_or_there_is_none(
     assert decode_price(PRICE, None).computed is None
 
 
-@pytest.mark.parametrize("name", PRICE)
-def test_a_price_that_is_missing_is_no_price(name: str) -> None:
-    answer = {each: price for each, price in PRICE.items() if each != name}
+NAMES = {"receive": "receive", "send": "send", "rent": "rent", "s4s": "platform_fee"}
 
-    with pytest.raises(InvalidResponseError, match=f"answer's {name} is not"):
+
+@pytest.mark.parametrize("value", MISSING, ids=show)
+@pytest.mark.parametrize(("name", "attribute"), NAMES.items())
+def test_a_missing_price_is_none(name: str, attribute: str, value: object) -> None:
+    prices: dict[str, Any] = {"receive": 1, "send": 2, "rent": 3, "platform_fee": 4}
+    prices[attribute] = None
+    expected = Price(**prices)
+
+    assert decode_price(PRICE | {name: value}, None) == expected
+    assert decode_price(without(PRICE, name), None) == expected
+
+
+def test_a_computed_price_alone_is_a_price() -> None:
+    price = decode_price({"computed": {"price": 1500}}, None)
+
+    assert price == Price(None, None, None, None, ComputedPrice(1500))
+
+
+@pytest.mark.parametrize("answer", [dict.fromkeys(PRICE), {"computed": {}}, {"rent": "null"}])
+def test_an_answer_without_any_price_is_refused(answer: dict[str, object]) -> None:
+    with pytest.raises(InvalidResponseError, match="the answer has no price"):
         decode_price(answer, None)
 
 
@@ -332,7 +460,7 @@ WRONG: list[tuple[Decoder, tuple[object, ...], Callable[[object], object]]] = [
     (decode_services, NO_LISTS, lambda it: it),
     (decode_rental_countries, NO_LISTS, lambda it: it),
     (decode_price, (*NO_OBJECTS, {}), lambda it: it),
-    (decode_price, (*NO_OBJECTS[1:], {}), lambda it: PRICE | {"computed": it}),
+    (decode_price, NO_OBJECTS[1:], lambda it: PRICE | {"computed": it}),
     (decode_balance, (*NO_OBJECTS, {}, {"status": "OK"}), lambda it: it),
     (decode_history, (*NO_OBJECTS, {}, {"orders": []}, {"totalAmount": 1}), lambda it: it),
     (decode_history, NO_LISTS, lambda it: {"totalAmount": 1, "orders": it}),

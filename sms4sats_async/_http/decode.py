@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 
+from sms4sats_async._logging import LOGGER
 from sms4sats_async._orders.states import Facts, row_for
 from sms4sats_async._redact import mask, mask_invoice, quote
 from sms4sats_async._validate import instance
@@ -44,14 +46,20 @@ from sms4sats_async.models import (
 from .messages import MAXIMUM_BODY, Request, Response, Safety
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 _GOOD: Final = range(200, 300)
 _REDIRECT: Final = range(300, 400)
 _CLIENT_ERROR: Final = range(400, 500)
 _UNABLE_TO_SAVE_DATA: Final = "unable to save data"
 _KEY_IS_MISSING: Final = "x-api-key header is missing"
-_LONGEST_NUMBER: Final = 18  # digits; of a few thousand Python makes no integer
+# A price may come as "1500.00". Python makes no integer of a few thousand digits.
+_WHOLE: Final = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?", re.ASCII)
+_PHONE_DIGIT: Final = re.compile("[1-9]")
+# What programs write for nothing where they make text of it.
+_NOTHING: Final = frozenset({"", "null", "none", "undefined"})
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
 
@@ -225,14 +233,16 @@ def _word(value: object) -> str:
 
 def _text(value: object) -> str | None:
     """Return a text that says something, or None."""
-    return value if isinstance(value, str) and value.strip() else None
+    if not isinstance(value, str) or value.strip().lower() in _NOTHING:
+        return None
+    return value
 
 
-def _digits(value: object) -> str | None:
-    """Return a code or number as text.
+def _as_text(value: object) -> str | None:
+    """Return a number or a text as text.
 
-    They are JSON numbers in the documentation and strings in clients written against the live
-    service. A string keeps its leading zeros.
+    Both come as JSON numbers in the documentation and as strings in clients written against the
+    live service. A string keeps its leading zeros.
     """
     if isinstance(value, bool):
         return None
@@ -250,10 +260,31 @@ def _digits(value: object) -> str | None:
     return None if text is None else text.strip()
 
 
+def _digits(value: object) -> str | None:
+    """Return a code or an id as text, or None if the value cannot be one.
+
+    A string may hold any characters. A JSON number of 0 or less stands for none.
+    """
+    if isinstance(value, int | float) and value <= 0:
+        return None
+    return _as_text(value)
+
+
 def _phone_number(value: object) -> str | None:
-    """Return a number as `+` and digits; it may or may not begin with `+` (seen)."""
+    """Return a number as `+` and digits, or None if the value cannot be one.
+
+    It may or may not begin with `+` (seen), or with `00`, the international prefix. A number with
+    other characters in it is returned as it came.
+    """
     number = _digits(value)
-    return f"+{number}" if number is not None and number.isdecimal() else number
+    if number is None or _PHONE_DIGIT.search(number) is None:
+        return None
+    digits = number.removeprefix("+")
+    if digits.startswith("00"):
+        return f"+{digits.lstrip('0 ')}"
+    # A single 0 is a national prefix, whose country is unknown.
+    is_plain = digits.isascii() and digits.isdecimal() and not digits.startswith("0")
+    return f"+{digits}" if is_plain else number
 
 
 def _moment(value: object) -> datetime | None:
@@ -287,10 +318,9 @@ def _country(value: object) -> int | str | None:
 
 def _whole(value: object) -> int | None:
     """Return a whole number that came as a number or as text, or None."""
-    text = _digits(value)
-    if text is None or len(text) > _LONGEST_NUMBER or not text.isascii():
-        return None
-    return int(text) if text.removeprefix("-").isdigit() else None
+    text = _as_text(value)
+    found = None if text is None else _WHOLE.fullmatch(text)
+    return None if found is None else int(found[1])
 
 
 def _needed(value: object, name: str) -> int:
@@ -300,30 +330,17 @@ def _needed(value: object, name: str) -> int:
     """
     number = _whole(value)
     if number is None or number < 0:
-        problem = f"the answer's {name} is not a whole number"
-        raise _wrong_shape(problem)
+        raise _wrong_shape(_no_whole_number(name))
     return number
 
 
-def _needed_text(value: object, name: str) -> str:
-    text = _text(value)
-    if text is None:
-        problem = f"the answer's {name} is not a text"
-        raise _wrong_shape(problem)
-    return text
+def _no_whole_number(name: str) -> str:
+    return f"the answer's {name} is not a whole number"
 
 
 def _flag(value: object) -> bool | None:
     """Return a yes or no that came as a boolean, a number or a word, or None."""
-    return value if isinstance(value, bool) else _FLAGS.get((_digits(value) or "").lower())
-
-
-def _list(value: object) -> list[dict[str, Any]]:
-    """Return a list of objects."""
-    if not isinstance(value, list):
-        problem = f"the answer is a JSON {type(value).__name__} where a list belongs"
-        raise _wrong_shape(problem)
-    return [_object(entry) for entry in cast("list[object]", value)]
+    return value if isinstance(value, bool) else _FLAGS.get((_as_text(value) or "").lower())
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -331,6 +348,82 @@ def _object(value: object) -> dict[str, Any]:
         problem = f"the answer is a JSON {type(value).__name__} where an object belongs"
         raise _wrong_shape(problem)
     return cast("dict[str, Any]", value)
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+class _OddEntryError(Exception):
+    """If an entry of a list lacks something without which it is useless."""
+
+
+def _entries(value: object, what: str, read: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Return the entries of a list that can be read.
+
+    One odd entry does not spoil a list: it is left out, and one warning counts those that were. If
+    nothing in a list can be read, it is not the answer that was expected.
+    """
+    if not isinstance(value, list):
+        problem = f"the answer is a JSON {type(value).__name__} where a list belongs"
+        raise _wrong_shape(problem)
+    entries: list[T] = []
+    problems: list[str] = []
+    for entry in cast("list[object]", value):
+        try:
+            entries.append(read(_entry(entry)))
+        except _OddEntryError as error:
+            problems.append(str(error))
+    if problems:
+        if not entries:
+            raise _wrong_shape(problems[0])
+        LOGGER.warning(
+            "%d of %d %s were left out: %s",
+            len(problems),
+            len(problems) + len(entries),
+            what,
+            problems[0],
+            extra={"order": None, "left_out": len(problems), "list": what},
+        )
+    return entries
+
+
+def _entry(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        problem = f"the answer has a JSON {type(value).__name__} where an object belongs"
+        raise _OddEntryError(problem)
+    return cast("dict[str, Any]", value)
+
+
+def _identifying_number(value: object, name: str) -> int:
+    number = _whole(value)
+    if number is None or number < 0:
+        raise _OddEntryError(_no_whole_number(name))
+    return number
+
+
+def _identifying_text(value: object, name: str) -> str:
+    text = _text(value)
+    if text is None:
+        problem = f"the answer's {name} is not a text"
+        raise _OddEntryError(problem)
+    return text
+
+
+def _amount(value: object, name: str) -> int | None:
+    """Return satoshis, or None if the answer names none.
+
+    Anything else that is not a whole number is refused, because a price must not be guessed.
+    """
+    if value is None or (isinstance(value, str) and _text(value) is None):
+        return None
+    return _needed(value, name)
+
+
+def _amount_of_entry(value: object, name: str) -> int:
+    amount = _amount(value, name)
+    if amount is None:
+        raise _OddEntryError(_no_whole_number(name))
+    return amount
 
 
 # --- the endpoints --------------------------------------------------------------------------------
@@ -423,30 +516,33 @@ def _with_code(status: OrderStatus, code: str) -> CodeStatus:
 
 def decode_countries(value: object, _order_id: str | None) -> list[Country]:
     """Read a list of `{id, eng, visible?, rent?}` (seen)."""
-    return [
-        Country(
-            id=_needed(entry.get("id"), "id"),
-            name=_needed_text(entry.get("eng"), "eng"),
-            visible=_flag(entry.get("visible")),
-            rentable=_flag(entry.get("rent")),
-            raw=entry,
-        )
-        for entry in _list(value)
-    ]
+    return _entries(value, "countries", _country_entry)
+
+
+def _country_entry(entry: Mapping[str, Any]) -> Country:
+    return Country(
+        id=_identifying_number(entry.get("id"), "id"),
+        name=_identifying_text(entry.get("eng"), "eng"),
+        visible=_flag(entry.get("visible")),
+        rentable=_flag(entry.get("rent")),
+        raw=entry,
+    )
 
 
 def decode_services(value: object, _order_id: str | None) -> list[Service]:
     """Read a list of `{key, text, value, count, image: {src}}` (seen); `value` is the code."""
-    return [
-        Service(
-            code=_needed_text(entry.get("value"), "value"),
-            name=_text(entry.get("text")) or _needed_text(entry.get("value"), "value"),
-            count=_whole(entry.get("count")),
-            image=_image(entry.get("image")),
-            raw=entry,
-        )
-        for entry in _list(value)
-    ]
+    return _entries(value, "services", _service_entry)
+
+
+def _service_entry(entry: Mapping[str, Any]) -> Service:
+    code = _identifying_text(entry.get("value"), "value")
+    return Service(
+        code=code,
+        name=_text(entry.get("text")) or code,
+        count=_whole(entry.get("count")),
+        image=_image(entry.get("image")),
+        raw=entry,
+    )
 
 
 def _image(value: object) -> str | None:
@@ -455,35 +551,48 @@ def _image(value: object) -> str | None:
 
 def decode_rental_countries(value: object, _order_id: str | None) -> list[RentalCountry]:
     """Read a list of `{"cc": 6, "country": "Indonesia", "duration": "2", "price": 1368}`."""
-    return [
-        RentalCountry(
-            country_id=_needed(entry.get("cc"), "cc"),
-            country=_needed_text(entry.get("country"), "country"),
-            duration_weeks=_needed(entry.get("duration"), "duration"),
-            price=_needed(entry.get("price"), "price"),
-            raw=entry,
-        )
-        for entry in _list(value)
-    ]
+    return _entries(value, "rental countries", _rental_entry)
 
 
-def decode_price(value: object, _order_id: str | None) -> Price:
-    """Read `{"receive", "send", "rent", "s4s", "query"?, "computed"?}` (documented)."""
-    answer = _object(value)
-    computed = answer.get("computed")
-    return Price(
-        receive=_needed(answer.get("receive"), "receive"),
-        send=_needed(answer.get("send"), "send"),
-        rent=_needed(answer.get("rent"), "rent"),
-        platform_fee=_needed(answer.get("s4s"), "s4s"),
-        computed=None if computed is None else _computed_price(_object(computed)),
-        raw=answer,
+def _rental_entry(entry: Mapping[str, Any]) -> RentalCountry:
+    return RentalCountry(
+        country_id=_identifying_number(entry.get("cc"), "cc"),
+        country=_identifying_text(entry.get("country"), "country"),
+        duration_weeks=_identifying_number(entry.get("duration"), "duration"),
+        price=_amount_of_entry(entry.get("price"), "price"),
+        raw=entry,
     )
 
 
-def _computed_price(computed: Mapping[str, object]) -> ComputedPrice:
+def decode_price(value: object, _order_id: str | None) -> Price:
+    """Read `{"receive", "send", "rent", "s4s", "query"?, "computed"?}` (documented).
+
+    A price that is missing or null is None; an answer without any is refused.
+    """
+    answer = _object(value)
+    names = ("receive", "send", "rent", "s4s")
+    receive, send, rent, platform_fee = (_amount(answer.get(name), name) for name in names)
+    computed = answer.get("computed")
+    price = Price(
+        receive=receive,
+        send=send,
+        rent=rent,
+        platform_fee=platform_fee,
+        computed=None if computed is None else _computed_price(_object(computed)),
+        raw=answer,
+    )
+    if price.computed is None and {receive, send, rent, platform_fee} == {None}:
+        problem = "the answer has no price"
+        raise _wrong_shape(problem)
+    return price
+
+
+def _computed_price(computed: Mapping[str, object]) -> ComputedPrice | None:
+    price = _amount(computed.get("price"), "computed price")
+    if price is None:
+        return None
     return ComputedPrice(
-        price=_needed(computed.get("price"), "computed price"),
+        price=price,
         country=_country(computed.get("country")),
         description=_text(computed.get("description")),
     )
@@ -499,14 +608,14 @@ def decode_history(value: object, _order_id: str | None) -> FundingHistory:
     answer = _object(value)
     return FundingHistory(
         total_amount=_needed(answer.get("totalAmount"), "totalAmount"),
-        entries=tuple(_funding_entry(entry) for entry in _list(answer.get("orders"))),
+        entries=tuple(_entries(answer.get("orders"), "fundings", _funding_entry)),
         raw=answer,
     )
 
 
 def _funding_entry(entry: Mapping[str, Any]) -> FundingEntry:
     return FundingEntry(
-        amount=_needed(entry.get("amount"), "amount"),
+        amount=_amount_of_entry(entry.get("amount"), "amount"),
         created_at=_moment(entry.get("createdAt")),
         description=_text(entry.get("description")) or _text(entry.get("desc")),
         invoice=_text(entry.get("holdinvoice")),
