@@ -147,6 +147,7 @@ EXEMPT: list[tuple[str, str, bool]] = [
     ("https://api.example.com", "api.example.com:8443", False),
     ("https://api.example.com", "api.example.com:", False),
     ("http://api.example.com", "api.example.com:80", True),
+    ("https://api.example.com:0", "api.example.com:443", False),
     ("https://bücher.example", "bücher.example", True),
     ("https://bücher.example", "xn--bcher-kva.example", True),
     ("https://api.example.com", "a..b", False),
@@ -256,7 +257,8 @@ def test_the_systems_own_settings_have_their_own_exceptions(
     monkeypatch.setattr(_environment, "getproxies", lambda: {"https": "http://a"})
     monkeypatch.setattr(_environment, "proxy_bypass", bypass)
     assert proxy_of(f"https://{NAME}") == proxy
-    assert asked == [NAME]
+    assert proxy_of("https://[fd00::1]:8021") == proxy
+    assert asked == [NAME, "[fd00::1]:8021"]
 
 
 LOOPBACK = ["http://127.0.0.1:8021", "http://127.9.9.9", "http://localhost:8021", "http://[::1]"]

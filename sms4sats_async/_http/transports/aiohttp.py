@@ -34,7 +34,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     # A proxy that refuses its tunnel has not passed anything on.
     (aiohttp.ClientHttpProxyError, _NOT_SENT, "the proxy refused"),
     (aiohttp.InvalidURL, _NOT_SENT, "the HTTP client cannot read this URL"),
-    (UnicodeError, _NOT_SENT, "the host of the URL is none"),
+    (UnicodeError, _NOT_SENT, "the host of the URL is invalid"),
 )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f]*:[0-9a-f:.]+(%.+)?")
-_NO_PROXY_URL: Final = (
+_NOT_A_PROXY: Final = (
     "it is not a URL such as http://user:password@host:3128 (also https, socks5 and socks5h; in a "
     "password, write / ? # as %2F %3F %23)"
 )
@@ -85,9 +85,9 @@ def _proxy(root: httpx.URL) -> httpx.Proxy | None:
     variable = _variable(f"{kind}_proxy", value)
     if variable is None:
         # Windows and macOS have proxies in the system's settings, with exceptions of their own.
-        exempt = proxy_bypass(host)
+        exempt = proxy_bypass(root.netloc.decode("ascii"))
     else:
-        port = root.port or _DEFAULT_PORTS[root.scheme]
+        port = _DEFAULT_PORTS[root.scheme] if root.port is None else root.port
         exempt = is_exempt(host, port, proxies.get("no", ""))
     return None if exempt else _read_proxy(value, variable)
 
@@ -114,7 +114,7 @@ def _read_proxy(value: str, variable: str | None) -> httpx.Proxy:
     except ImportError:
         reason = "SOCKS needs `pip install 'httpx[socks]'`"
     except (httpx.InvalidURL, ValueError):
-        reason = _NO_PROXY_URL
+        reason = _NOT_A_PROXY
     else:
         reason = _reason_against(url)
         if reason is None:
@@ -134,7 +134,7 @@ def _reason_against(url: httpx.URL) -> str | None:
         return "its host is missing or invalid"
     if url.port is not None and url.port not in _PORTS:
         return "its port is not between 1 and 65535"
-    return None if url.raw_path == b"/" and not url.fragment else _NO_PROXY_URL
+    return None if url.raw_path == b"/" and not url.fragment else _NOT_A_PROXY
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:

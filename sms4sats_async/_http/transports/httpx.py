@@ -63,7 +63,7 @@ class Errors:
             (library.ProxyError, _NOT_SENT, "the proxy refused"),
             (library.UnsupportedProtocol, _NOT_SENT, "the HTTP client cannot use this URL"),
             (library.InvalidURL, _NOT_SENT, "the HTTP client cannot read this URL"),
-            (UnicodeError, _NOT_SENT, "the host of the URL is none"),
+            (UnicodeError, _NOT_SENT, "the host of the URL is invalid"),
         )
 
     def translate(self, error: Exception) -> TransportError:

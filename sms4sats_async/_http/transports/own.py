@@ -91,7 +91,7 @@ class OwnTransport:
         try:
             self._root = httpx.URL(base_url)
         except (httpx.InvalidURL, UnicodeError) as error:
-            problem = "base_url cannot be used: its host is none"
+            problem = "base_url cannot be used: its host is invalid"
             raise InvalidArgumentError(problem) from error
         self._urls = Urls(self._root)
         # One context for all connections: reading the certificates takes milliseconds.
