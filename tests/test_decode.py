@@ -48,6 +48,7 @@ from sms4sats_async.errors import (
     UnableToSaveDataError,
 )
 from sms4sats_async.models import (
+    CodeStatus,
     Country,
     FundingHistory,
     Money,
