@@ -1,7 +1,7 @@
 """Test the built wheel, without the source, on every other Python that is found.
 
 The main test run imports the package from the source folder. It cannot see that a file is missing
-from the wheel, or that another Python behaves differently. This run can: it builds the sdist, builds
+from the wheel, or that another Python behaves differently. This run can: it builds the sdist, and
 the wheel from that sdist alone, and installs it into one environment for each Python of `VERSIONS`
 other than its own. The tests are copied to a folder without the source.
 
@@ -48,8 +48,7 @@ CHOSEN = (
     # The command starts, with all that its extras bring.
     "test_cli_ends.py",
 )
-"""The tests of the wheel: what another Python or a missing file can break, in under a minute of CPU.
-"""
+"""The tests of the wheel: what another Python or a missing file can break, in a minute of CPU."""
 
 # What the tests read: their settings are in pyproject.toml, and the documents are tested too, with
 # what one of the tools writes into them, and the workflows.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SAME_TIME: Final = 0.01
 """Seconds by which the journal's rounded times may differ from the clock's."""
 
-_TICK: Final = 0.02
+_TICK: Final = 0.1
 """Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
 
 _FEW: Final = 100
