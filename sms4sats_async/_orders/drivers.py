@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from sms4sats_async.models import ReceiveOrder
 
 _HEAD_START: Final = 0.05
-"""Seconds that a payment gets before the first poll, which then often shows it."""
+"""Seconds of real time that a payment gets before the first poll, which then often shows it. A
+clock of a test may jump, and a sync `pay` runs in a thread, which does not."""
 
 _RENEWAL: Final = 25.0
 """Seconds between two checks whether the claim must be renewed."""
@@ -362,8 +363,7 @@ async def drive_with_payment(
 
     The payment decides nothing: when it returns or raises, the status of the order decides.
     """
-    nap = Nap()
-    order.known = attrs.evolve(order.known, next_poll=order.age(context) + _HEAD_START)
+    nap, returned = Nap(), anyio.Event()
     failures: list[Exception] = []
 
     async def run_payment() -> None:
@@ -378,12 +378,15 @@ async def drive_with_payment(
                 type(error).__name__,
             )
         order.known = after_payment(order.known, order.age(context))
+        returned.set()
         nap.wake()
 
     # Errors leave the group as values: raised inside, they would be wrapped in a group.
     ends: list[OrderResult | Sms4SatsError] = []
     async with anyio.create_task_group() as group:
         group.start_soon(run_payment)
+        with anyio.move_on_after(_HEAD_START):
+            await returned.wait()
         try:
             ends.append(await drive(context, order, nap))
         except Sms4SatsError as error:
