@@ -62,7 +62,7 @@ LONGEST_STEP: Final = 60.0
 """Seconds that one step takes at most, so that a claim outlasts it."""
 
 _SHORTEST_CHECK: Final = 1.0
-"""Seconds that a poll gets at least, even where something else is due sooner."""
+"""Seconds that a request gets at least, even where something else is due sooner."""
 
 _JITTER: Final = 0.15
 """The share by which a poll interval varies, so that polls of many clients, and a server's
@@ -442,7 +442,7 @@ def _bounded(context: OrderContext, order: DrivenOrder) -> RetryPolicy:
     bound = LONGEST_STEP
     left = AUTOMATIC_AGE - order.age(context)
     if left > 0:
-        bound = min(bound, left)
+        bound = min(bound, max(left, _SHORTEST_CHECK))
     if retry.total_timeout is not None and retry.total_timeout <= bound:
         return retry
     return attrs.evolve(retry, total_timeout=bound)
