@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard, cast
 import anyio
 import attrs
 
-from sms4sats_async._cancellation import cancellations_of_others
+from sms4sats_async._cancellation import is_of_others
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._logging import LOGGER
 from sms4sats_async._process import has_died
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from sms4sats_async.models import ReceiveOrder
 
 _HEAD_START: Final = 0.05
-"""Seconds of real time that a payment gets before the first poll, which then often shows it. A
-clock of a test may jump, and a sync `pay` runs in a thread, which does not."""
+"""Seconds that a payment gets before the first poll, which then often shows it. For a sync `pay` it
+is real time too: the clock of a test may jump, and the thread does not."""
 
 _RENEWAL: Final = 25.0
 """Seconds between two checks whether the claim must be renewed."""
@@ -364,13 +364,17 @@ async def drive_with_payment(
     The payment decides nothing: when it returns or raises, the status of the order decides.
     """
     nap, returned = Nap(), anyio.Event()
-    failures: list[Exception] = []
+    order.known = attrs.evolve(order.known, next_poll=order.age(context) + _HEAD_START)
+    failures: list[BaseException] = []
 
     async def run_payment() -> None:
         try:
-            with cancellations_of_others():
-                await _call(pay, invoice)
-        except Exception as error:  # noqa: BLE001 - a wallet may raise anything
+            await _call(pay, invoice)
+        except BaseException as error:
+            # The task is ours, so it is only cancelled with its group. Any other cancellation is
+            # one of the wallet.
+            if not isinstance(error, Exception) and not _is_cancelled_elsewhere(error):
+                raise
             failures.append(error)
             LOGGER.warning(
                 "order %s: the payment call raised %s; the status of the order decides",
@@ -385,12 +389,16 @@ async def drive_with_payment(
     ends: list[OrderResult | Sms4SatsError] = []
     async with anyio.create_task_group() as group:
         group.start_soon(run_payment)
-        with anyio.move_on_after(_HEAD_START):
-            await returned.wait()
         try:
+            if not _is_async(pay):
+                with anyio.move_on_after(_HEAD_START):
+                    await returned.wait()
             ends.append(await drive(context, order, nap))
         except Sms4SatsError as error:
             ends.append(error)
+        except BaseException:
+            await release(context, order)
+            raise
         # The order has ended, so the payment has too, or is useless.
         group.cancel_scope.cancel()
     (end,) = ends
@@ -404,9 +412,16 @@ async def _call(pay: Callable[[str], object], invoice: str) -> None:
     if _is_async(pay):
         await pay(invoice)
         return
-    answer = await anyio.to_thread.run_sync(pay, invoice, abandon_on_cancel=True)
+    # In a list, because Trio takes a thread that returns a coroutine for a mistake.
+    (answer,) = await anyio.to_thread.run_sync(lambda: [pay(invoice)], abandon_on_cancel=True)
     if inspect.isawaitable(answer):
         await cast("Awaitable[object]", answer)
+
+
+def _is_cancelled_elsewhere(error: BaseException) -> bool:
+    """Return whether an exception is a cancellation although no scope around is cancelled."""
+    is_cancellation = is_of_others(error) or isinstance(error, anyio.get_cancelled_exc_class())
+    return is_cancellation and anyio.current_effective_deadline() > -math.inf
 
 
 def _is_async(pay: Callable[[str], object]) -> TypeGuard[Callable[[str], Awaitable[object]]]:
