@@ -49,6 +49,8 @@ from tests.simulated import (
 
 pytestmark = pytest.mark.anyio
 
+only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
 with_and_without_journal = pytest.mark.parametrize(
     "has_journal", [False, True], ids=["no journal", "journal"]
 )
@@ -498,7 +500,7 @@ async def cancelled(
         group.cancel_scope.cancel()
 
 
-@pytest.mark.asyncio
+@only_asyncio
 async def test_a_task_that_is_cancelled_while_it_claims_leaves_no_claim() -> None:
     """Asyncio delivers `task.cancel()` despite a shield."""
     it = Simulated()
@@ -594,7 +596,7 @@ async def test_what_on_event_raises_costs_nothing(
     assert "on_event raised on OrderEnded" in caplog.text
 
 
-@pytest.mark.asyncio
+@only_asyncio
 async def test_a_closed_session_is_a_client_state_error_and_leaves_no_claim() -> None:
     journal = MemoryJournal()
     it = Simulated(journal=journal)
