@@ -1,8 +1,8 @@
-"""The pytest plugin of sms4sats-async: three fixtures, so that a program can be tested with it.
+"""The pytest plugin of sms4sats-async: fixtures for a client, a simulator and their clock.
 
-pytest loads this file at each start, in any project of the environment. So it imports nothing but
-pytest until a fixture is used, and stands beside the package: a file within would bring all of it.
-A measurement of coverage, which begins after the plugins are loaded, would miss those lines, too.
+pytest loads this file at every start, in every project of the environment. So it imports only
+pytest until a fixture is used, and is not part of the package: importing a module of the package
+would import all of it, before coverage can measure it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sms4sats_clock() -> ManualClock:
-    """The clock of simulator and client: it jumps over every wait; by hand if `autojump` is off."""
+    """The clock of simulator and client. Every sleep moves it, unless `autojump` is False."""
     from sms4sats_async.simulator import ManualClock  # noqa: PLC0415
 
     return ManualClock()
@@ -26,7 +26,7 @@ def sms4sats_clock() -> ManualClock:
 
 @pytest.fixture
 def sms4sats_simulator(sms4sats_clock: ManualClock) -> Simulator:
-    """The service in miniature, without orders yet; set its `behaviour`, and `script` faults."""
+    """A simulator of the service, without orders. Set its `behaviour`, or `script` faults."""
     from sms4sats_async.simulator import Simulator  # noqa: PLC0415
 
     return Simulator(clock=sms4sats_clock)
@@ -34,13 +34,13 @@ def sms4sats_simulator(sms4sats_clock: ManualClock) -> Simulator:
 
 @pytest.fixture
 def sms4sats_client(sms4sats_simulator: Simulator, sms4sats_clock: ManualClock) -> Sms4SatsClient:
-    """A client of that simulator, with a key; there is nothing to close."""
+    """A client of the simulator, with an API key. You need not close it."""
     from sms4sats_async import Sms4SatsClient  # noqa: PLC0415
     from sms4sats_async.testing import API_KEY, http_client  # noqa: PLC0415
 
     return Sms4SatsClient(
         api_key=API_KEY,
-        base_url="https://simulator.invalid",  # nobody asks for that host
+        base_url="https://simulator.invalid",  # no request is sent to this host
         http_client=http_client(sms4sats_simulator),
         clock=sms4sats_clock,
     )

@@ -1,4 +1,4 @@
-"""The simulator's clocks: time that runs faster, and time that is moved by hand."""
+"""The clocks of the simulator: one runs faster than real time, and a test moves the other."""
 
 import math
 import threading
@@ -13,8 +13,7 @@ START = 1_800_000_000.0
 
 
 @pytest.mark.anyio
-async def test_scaled_sleep_is_shorter() -> None:
-    """At 1,000 times the speed, 100 s are over in a tenth of a second and not earlier."""
+async def test_scaled_sleep_takes_less_real_time() -> None:
     clock: Clock = ScaledClock(1_000)
     simulated, real = clock.monotonic(), time.monotonic()
     await clock.sleep(100)
@@ -23,8 +22,7 @@ async def test_scaled_sleep_is_shorter() -> None:
 
 
 @pytest.mark.anyio
-async def test_scaled_sleep_of_nothing_is_a_checkpoint() -> None:
-    """A sleep of zero seconds can be cancelled, like any other."""
+async def test_scaled_sleep_of_zero_seconds_can_be_cancelled() -> None:
     clock = ScaledClock()
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -32,8 +30,7 @@ async def test_scaled_sleep_of_nothing_is_a_checkpoint() -> None:
     assert scope.cancelled_caught
 
 
-def test_scaled_clock_starts_at_the_time_of_day() -> None:
-    """The wall clock begins at the real time, and the true time is the same."""
+def test_scaled_clock_starts_at_the_real_time() -> None:
     clock = ScaledClock(60)
     assert clock.now() == pytest.approx(time.time(), abs=60)
     assert clock.true_time() == pytest.approx(clock.now(), abs=60)
@@ -41,15 +38,13 @@ def test_scaled_clock_starts_at_the_time_of_day() -> None:
 
 
 @pytest.mark.parametrize("speed", [0, -1, math.inf, math.nan])
-def test_scaled_clock_refuses_a_speed(speed: float) -> None:
-    """A clock that stands still, runs back or jumps to the end of time is refused."""
+def test_scaled_clock_rejects_an_invalid_speed(speed: float) -> None:
     with pytest.raises(ValueError, match="speed must be positive and finite"):
         ScaledClock(speed)
 
 
 @pytest.mark.anyio
-async def test_autojump_moves_all_readings() -> None:
-    """A sleep moves wall, monotonic and true time alike, and is recorded."""
+async def test_autojump_moves_all_times() -> None:
     clock = ManualClock(START)
     before = clock.monotonic()
     await clock.sleep(120)
@@ -60,8 +55,7 @@ async def test_autojump_moves_all_readings() -> None:
 
 
 @pytest.mark.anyio
-async def test_autojump_sleeps_side_by_side_overlap() -> None:
-    """Two tasks that sleep 5 s and 10 s at once take 10 s together, not 15 s."""
+async def test_autojump_sleeps_at_the_same_time_overlap() -> None:
     clock = ManualClock(START)
     async with anyio.create_task_group() as group:
         group.start_soon(clock.sleep, 5)
@@ -71,8 +65,7 @@ async def test_autojump_sleeps_side_by_side_overlap() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("autojump", [True, False])
-async def test_sleep_that_is_over_already(*, autojump: bool) -> None:
-    """A sleep of no time or less returns at once and never turns the clock back."""
+async def test_sleep_of_zero_or_less_returns_at_once(*, autojump: bool) -> None:
     clock = ManualClock(START, autojump=autojump)
     await clock.sleep(-5)
     await clock.sleep(0)
@@ -81,8 +74,7 @@ async def test_sleep_that_is_over_already(*, autojump: bool) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", [math.inf, math.nan])
-async def test_manual_clock_refuses_a_sleep(seconds: float) -> None:
-    """A sleep without an end would break the clock for all later ones."""
+async def test_manual_clock_rejects_a_sleep_that_is_not_finite(seconds: float) -> None:
     clock = ManualClock()
     with pytest.raises(ValueError, match="cannot sleep for"):
         await clock.sleep(seconds)
@@ -90,8 +82,7 @@ async def test_manual_clock_refuses_a_sleep(seconds: float) -> None:
 
 
 @pytest.mark.anyio
-async def test_advance_wakes_in_due_order_at_due_time() -> None:
-    """Each sleeper wakes at its own due time, also one that goes to sleep again on the way."""
+async def test_advance_wakes_each_task_at_its_own_time() -> None:
     clock = ManualClock(START, autojump=False)
     woken: list[tuple[str, float]] = []
 
@@ -114,8 +105,7 @@ async def test_advance_wakes_in_due_order_at_due_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelled_sleeper_is_forgotten() -> None:
-    """A sleeper that was cancelled waits for nothing any more."""
+async def test_cancelled_sleep_is_not_waiting() -> None:
     clock = ManualClock(autojump=False)
     async with anyio.create_task_group() as group:
         group.start_soon(clock.sleep, 60)
@@ -127,8 +117,7 @@ async def test_cancelled_sleeper_is_forgotten() -> None:
 
 
 @pytest.mark.anyio
-async def test_sleeper_cancelled_as_it_wakes() -> None:
-    """A sleeper that is woken and cancelled in the same instant does no harm."""
+async def test_sleep_can_be_cancelled_at_its_end() -> None:
     clock = ManualClock(autojump=False)
     async with anyio.create_task_group() as group:
         group.start_soon(clock.sleep, 10)
@@ -145,34 +134,32 @@ async def test_sleeper_cancelled_as_it_wakes() -> None:
 
 
 @pytest.mark.anyio
-async def test_advance_cannot_wake_another_thread() -> None:
-    """A sleeper in another thread's event loop is an error, not a race."""
+async def test_advance_cannot_wake_a_task_in_another_thread() -> None:
     clock = ManualClock(autojump=False)
     asleep = threading.Event()
-    over = threading.Event()
+    stop = threading.Event()
 
-    async def sleep_until_over() -> None:
+    async def sleep_until_stopped() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(clock.sleep, 5)
-            while not over.is_set():
+            while not stop.is_set():
                 await anyio.sleep(0.001)
                 if clock.waiting:
                     asleep.set()
             group.cancel_scope.cancel()
 
-    thread = threading.Thread(target=anyio.run, args=(sleep_until_over,))
+    thread = threading.Thread(target=anyio.run, args=(sleep_until_stopped,))
     thread.start()
     try:
         assert asleep.wait(5)
         with pytest.raises(RuntimeError, match="another thread"):
             await clock.advance(5)
     finally:
-        over.set()
+        stop.set()
         thread.join(5)
 
 
-def test_wall_clock_can_be_set_alone() -> None:
-    """Setting or stepping the wall clock moves neither the monotonic clock nor the true time."""
+def test_setting_the_wall_clock_moves_no_other_time() -> None:
     clock = ManualClock(START)
     before = clock.monotonic()
     clock.step_wall(-3600)
@@ -183,8 +170,7 @@ def test_wall_clock_can_be_set_alone() -> None:
     assert clock.true_time() == START
 
 
-def test_suspend_is_unseen_by_the_monotonic_clock() -> None:
-    """A laptop that slept has a later wall clock and the same monotonic one; the world went on."""
+def test_suspend_does_not_move_the_monotonic_clock() -> None:
     clock = ManualClock(START)
     before = clock.monotonic()
     clock.suspend(1260)
@@ -194,8 +180,7 @@ def test_suspend_is_unseen_by_the_monotonic_clock() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, math.inf, math.nan])
 @pytest.mark.anyio
-async def test_time_does_not_pass_backwards(seconds: float) -> None:
-    """Time passes by a finite span of zero or more."""
+async def test_manual_clock_rejects_negative_and_infinite_time(seconds: float) -> None:
     clock = ManualClock()
     with pytest.raises(ValueError, match="time can pass by"):
         await clock.advance(seconds)

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the simulated service, without a socket."""
+"""Scripted failures of the simulated service, without a socket."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def simulator(clock: ManualClock) -> Simulator:
 
 @pytest.fixture
 def order_id(simulator: Simulator, clock: ManualClock) -> str:
-    """A paid order that is old enough to be cancelled."""
+    """The id of a paid order that can be cancelled."""
     body = json.dumps({"country": 187, "service": "tg"}).encode()
     order = simulator.pay(simulator.handle("POST", "/createorder", body=body).json["payreq"])
     clock.suspend(120)
@@ -46,13 +46,12 @@ def order_id(simulator: Simulator, clock: ManualClock) -> str:
 
 
 async def cancel(simulator: Simulator, order_id: str) -> httpx.Response:
-    """The answer to a cancel."""
+    """Send a cancel and return the answer."""
     async with simulator.http_client() as client:
         return await client.get("/cancelorder", params={"orderId": order_id})
 
 
-async def test_nothing_goes_wrong(simulator: Simulator) -> None:
-    """Without a script, a client without a socket sees what the service answers, on any host."""
+async def test_http_client_sends_every_request_to_the_simulator(simulator: Simulator) -> None:
     async with simulator.http_client() as client:
         up = await client.get("/")
         created = await client.post(
@@ -67,10 +66,9 @@ async def test_nothing_goes_wrong(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("after_change", [False, True])
 @pytest.mark.parametrize("name", FAULTS)
-async def test_the_state_changes_only_after_change(
+async def test_request_changes_the_order_only_with_after_change(
     simulator: Simulator, order_id: str, name: str, *, after_change: bool
 ) -> None:
-    """Whatever becomes of the answer, the cancel has happened if and only if it says so."""
     simulator.script("/cancelorder", FAULTS[name](after_change))
 
     async def attempt() -> None:
@@ -87,13 +85,12 @@ async def test_the_state_changes_only_after_change(
         if name == "hang":
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
-    assert simulator.holder(order_id) is (Holder.RETURNED if after_change else Holder.HELD)
+    assert simulator.holder(order_id) is (Holder.REFUNDED if after_change else Holder.HELD)
     assert simulator.count("/cancelorder") == 1
     assert simulator.unused_faults == {}
 
 
-async def test_unable_to_save_data(simulator: Simulator, order_id: str) -> None:
-    """The documented failure looks as documented."""
+async def test_unable_to_save_data_is_a_500(simulator: Simulator, order_id: str) -> None:
     simulator.script("/cancelorder", Fault.unable_to_save_data())
     answer = await cancel(simulator, order_id)
     assert (answer.status_code, answer.json()) == (500, UNABLE)
@@ -115,18 +112,16 @@ async def test_unable_to_save_data(simulator: Simulator, order_id: str) -> None:
         ),
     ],
 )
-async def test_http_errors(
+async def test_http_fault_has_status_reason_and_retry_after(
     simulator: Simulator, fault: Fault, status: int, reason: str, retry_after: str | None
 ) -> None:
-    """Any status can be answered, with a reason and with a time to come back."""
     simulator.script("/cancelorder", fault)
     answer = await cancel(simulator, "")
     assert (answer.status_code, answer.json()) == (status, {"status": "error", "reason": reason})
     assert answer.headers.get("retry-after") == retry_after
 
 
-async def test_html(simulator: Simulator) -> None:
-    """A gateway answers with a page."""
+async def test_html_fault_is_a_page(simulator: Simulator) -> None:
     simulator.script("/cancelorder", Fault.html(), Fault.html(200))
     first, second = await cancel(simulator, ""), await cancel(simulator, "")
     assert (first.status_code, second.status_code) == (502, 200)
@@ -134,37 +129,39 @@ async def test_html(simulator: Simulator) -> None:
     assert first.text.startswith("<html>")
 
 
-async def test_cut_json(simulator: Simulator, order_id: str) -> None:
-    """Cut JSON is a complete answer for HTTP, and half of one for JSON."""
+async def test_cut_json_is_a_complete_answer_with_half_the_json(
+    simulator: Simulator, order_id: str
+) -> None:
     simulator.script("/cancelorder", Fault.cut_json(), Fault.cut_json(after_change=True))
     answers = [await cancel(simulator, order_id) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [answer.text for answer in answers] == ['{"status": "error", "reaso', '{"status']
 
 
-async def test_cut_body(simulator: Simulator, order_id: str) -> None:
-    """A cut body is a broken connection in the middle of the answer."""
+async def test_cut_body_breaks_the_connection_within_the_body(
+    simulator: Simulator, order_id: str
+) -> None:
     simulator.script("/cancelorder", Fault.cut_body(after_change=True))
     async with simulator.http_client() as client:
         request = client.build_request("GET", "/cancelorder", params={"orderId": order_id})
         answer = await client.send(request, stream=True)
         pieces = answer.aiter_raw()
         assert await anext(pieces) == b'{"status'
-        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete") as broken:
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete") as caught:
             await anext(pieces)
-    assert (answer.headers["content-length"], broken.value.request) == ("16", request)
+    assert (answer.headers["content-length"], caught.value.request) == ("16", request)
 
 
-async def test_reset(simulator: Simulator, order_id: str) -> None:
-    """A reset is a connection that breaks before any answer."""
+async def test_reset_breaks_the_connection_before_the_answer(
+    simulator: Simulator, order_id: str
+) -> None:
     simulator.script("/cancelorder", Fault.reset())
-    with pytest.raises(httpx.ReadError) as broken:
+    with pytest.raises(httpx.ReadError) as caught:
         await cancel(simulator, order_id)
-    assert broken.value.request.url.path == "/cancelorder"
+    assert caught.value.request.url.path == "/cancelorder"
 
 
-async def test_hang(simulator: Simulator, order_id: str) -> None:
-    """What hangs, hangs until it is cancelled; httpx's own time-outs do not end it."""
+async def test_hang_ignores_the_time_out_of_httpx(simulator: Simulator, order_id: str) -> None:
     simulator.script("/cancelorder", Fault.hang())
     with anyio.move_on_after(0.02) as scope:
         async with simulator.http_client() as client:
@@ -172,8 +169,7 @@ async def test_hang(simulator: Simulator, order_id: str) -> None:
     assert scope.cancelled_caught
 
 
-async def test_drip(simulator: Simulator, order_id: str) -> None:
-    """An answer drips byte by byte, and is whole in the end if one waits so long."""
+async def test_drip_sends_one_byte_at_a_time(simulator: Simulator, order_id: str) -> None:
     simulator.script("/cancelorder", Fault.drip(0.0001, after_change=True), Fault.drip(10))
     async with simulator.http_client() as client:
         request = client.build_request("GET", "/cancelorder", params={"orderId": order_id})
@@ -187,8 +183,7 @@ async def test_drip(simulator: Simulator, order_id: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "length"), [(2_000, 2_000), (1, 31)])
-async def test_big_body(simulator: Simulator, size: int, length: int) -> None:
-    """A big body is JSON that says OK and has exactly the size that was asked for, if it can."""
+async def test_big_body_has_the_given_size(simulator: Simulator, size: int, length: int) -> None:
     simulator.script("/", Fault.big_body(size))
     async with simulator.http_client() as client:
         answer = await client.get("/")
@@ -196,19 +191,17 @@ async def test_big_body(simulator: Simulator, size: int, length: int) -> None:
     assert answer.json()["status"] == "OK"
 
 
-async def test_redirect(simulator: Simulator) -> None:
-    """A redirect leads elsewhere, which is here again but under another host's name."""
+async def test_redirect_leads_to_the_given_address(simulator: Simulator) -> None:
     simulator.script("/balance", Fault.redirect("http://other.invalid/"))
     async with simulator.http_client() as client:
         answer = await client.get("/balance", follow_redirects=True)
-    assert [passed.status_code for passed in answer.history] == [307]
+    assert [each.status_code for each in answer.history] == [307]
     assert simulator.requests[-1].headers["host"] == "other.invalid"
 
 
-async def test_slow_before_the_change(
+async def test_slow_request_is_handled_after_the_delay(
     simulator: Simulator, clock: ManualClock, order_id: str
 ) -> None:
-    """A slow answer is right; the request is handled after the wait, by the simulator's clock."""
     simulator.script("/cancelorder", Fault.slow(30))
     answer = await cancel(simulator, order_id)
     assert answer.json() == {"status": "OK"}
@@ -217,11 +210,12 @@ async def test_slow_before_the_change(
     assert cancelled.time - created.time == 150
 
 
-async def test_slow_and_given_up(simulator: Simulator, clock: ManualClock, order_id: str) -> None:
-    """Who gives up before a slow request is handled has changed nothing."""
+async def test_cancelled_slow_request_changes_the_order_only_with_after_change(
+    simulator: Simulator, clock: ManualClock, order_id: str
+) -> None:
     clock.autojump = False
     simulator.script("/cancelorder", Fault.slow(30), Fault.slow(30, after_change=True))
-    for holder in (Holder.HELD, Holder.RETURNED):
+    for holder in (Holder.HELD, Holder.REFUNDED):
         async with anyio.create_task_group() as group:
             group.start_soon(cancel, simulator, order_id)
             await clock.advance(29)
@@ -230,8 +224,9 @@ async def test_slow_and_given_up(simulator: Simulator, clock: ManualClock, order
         assert simulator.holder(order_id) is holder
 
 
-async def test_scripts_are_kept_in_order(simulator: Simulator, order_id: str) -> None:
-    """A path's faults come in order, None lets one pass, and `*` fills in where none is left."""
+async def test_faults_are_used_in_order_and_star_comes_last(
+    simulator: Simulator, order_id: str
+) -> None:
     simulator.script("/cancelorder", Fault.html(), None)
     simulator.script("*", Fault.http(418))
     simulator.script("/cancelorder", Fault.http(503))
@@ -242,8 +237,7 @@ async def test_scripts_are_kept_in_order(simulator: Simulator, order_id: str) ->
         assert (await client.get("/balance")).status_code == 418
 
 
-async def test_unused_faults(simulator: Simulator) -> None:
-    """Faults that nobody has met can be asked for, so that a test can say there are none."""
+async def test_unused_faults_lists_the_faults_that_are_left(simulator: Simulator) -> None:
     simulator.script("/cancelorder", Fault.html(), None, Fault.reset())
     simulator.script("/balance", None)
     await cancel(simulator, "")
@@ -251,14 +245,12 @@ async def test_unused_faults(simulator: Simulator) -> None:
 
 
 async def test_faults_are_values() -> None:
-    """Equal faults are equal, and their repr says what they are."""
     assert Fault.slow(3) == Fault.slow(3)
     assert len({Fault.slow(3), Fault.slow(4), Fault.hang(), Fault.hang(after_change=True)}) == 4
     assert repr(Fault.hang()) == "Fault(kind='hang', after_change=False)"
 
 
 async def test_slow_has_no_effect_on_handle(simulator: Simulator, clock: ManualClock) -> None:
-    """`handle` does not wait: a slow answer is simply the right one."""
     simulator.script("/", Fault.slow(30), Fault.slow(30, after_change=True))
     assert simulator.handle("GET", "/").json == {"status": "OK"}
     assert simulator.handle("GET", "/").json == {"status": "OK"}

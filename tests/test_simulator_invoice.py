@@ -1,4 +1,4 @@
-"""The simulator's invoices: well-formed by the rules of BOLT 11, whoever reads them."""
+"""The invoices of the simulator follow BOLT 11. The test decodes them with code of its own."""
 
 import hashlib
 
@@ -20,27 +20,27 @@ PREFIXES: dict[Network, str] = {
 
 
 def words_of(text: str) -> list[int]:
-    """The values of bech32 letters."""
+    """Return the values of bech32 letters."""
     return [ALPHABET.index(letter) for letter in text]
 
 
 def number(words: list[int]) -> int:
-    """Words of five bits as one number, the first the most significant."""
+    """Return words of five bits as one number; the first is the most significant."""
     return sum(word << 5 * place for place, word in enumerate(reversed(words)))
 
 
 def data_bytes(words: list[int]) -> bytes:
-    """Words of five bits as bytes, without the padding at their end."""
+    """Return words of five bits as bytes, without the padding at the end."""
     spare = len(words) * 5 % 8
     return (number(words) >> spare).to_bytes(len(words) * 5 // 8)
 
 
-def checksum_holds(invoice: str) -> bool:
-    """Whether the checksum is right, worked out as a division of polynomials over GF(32)."""
+def checksum_is_right(invoice: str) -> bool:
+    """Return whether the checksum is right, by a division of polynomials over GF(32)."""
     readable, _, letters = invoice.rpartition("1")
     codes = [ord(letter) for letter in readable]
     values = [*(code >> 5 for code in codes), 0, *(code & 31 for code in codes), *words_of(letters)]
-    # The remainder by the generator of BIP 173, whose coefficients are these letters' values.
+    # The remainder after division by the generator of BIP 173, with these coefficients.
     generator = [29, 22, 20, 21, 29, 18]
     remainder = [0, 0, 0, 0, 0, 1]
     for value in values:
@@ -53,7 +53,7 @@ def checksum_holds(invoice: str) -> bool:
 
 
 def multiply(a: int, b: int) -> int:
-    """The product in GF(32) with the modulus x^5 + x^3 + 1, which BIP 173 uses."""
+    """Return the product in GF(32) with the modulus x^5 + x^3 + 1 (BIP 173)."""
     product = 0
     for place in range(5):
         if b >> place & 1:
@@ -65,7 +65,7 @@ def multiply(a: int, b: int) -> int:
 
 
 def fields_of(invoice: str) -> dict[str, list[int]]:
-    """The tagged fields of an invoice."""
+    """Return the tagged fields of an invoice."""
     words = words_of(invoice.rpartition("1")[2])[7:-110]
     fields: dict[str, list[int]] = {}
     while words:
@@ -75,8 +75,7 @@ def fields_of(invoice: str) -> dict[str, list[int]]:
     return fields
 
 
-def test_example_of_the_standard() -> None:
-    """An example of BOLT 11 comes out letter for letter, given its signature."""
+def test_invoice_equals_the_example_of_bolt_11() -> None:
     signature = bytes.fromhex(
         "e59e3ffbd3945e4334879158d31e89b076dff54f3fa7979ae79df2db9dcaf589"
         "6cbfe1a478b8d2307e92c88139464cb7e6ef26e414c4abe33337961ddc5e8ab101"
@@ -97,7 +96,7 @@ def test_example_of_the_standard() -> None:
         "j9vdx85fkpmdla2087ne0xh8nhedh8w27kyke0lp53ut353s06fv3qfegext0eh0ymjpf39tuven09sam30g4vgpf"
         "na3rh"
     )
-    assert checksum_holds(invoice)
+    assert checksum_is_right(invoice)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +110,7 @@ def test_example_of_the_standard() -> None:
         (200_000_000, "lnbcrt2"),
     ],
 )
-def test_amount_in_its_shortest_form(satoshis: int | None, readable: str) -> None:
-    """The amount is written with the multiplier that makes it shortest."""
+def test_amount_has_its_shortest_form(satoshis: int | None, readable: str) -> None:
     invoice = make_invoice(
         amount_sat=satoshis,
         payment_hash=HASH,
@@ -122,7 +120,7 @@ def test_amount_in_its_shortest_form(satoshis: int | None, readable: str) -> Non
         expiry=1260,
     )
     assert invoice.rpartition("1")[0] == readable
-    assert checksum_holds(invoice)
+    assert checksum_is_right(invoice)
 
 
 @given(
@@ -132,10 +130,9 @@ def test_amount_in_its_shortest_form(satoshis: int | None, readable: str) -> Non
     expiry=st.integers(0, 2**32),
     network=st.sampled_from(sorted(PREFIXES)),
 )
-def test_invoice_says_what_it_was_told(
+def test_invoice_contains_the_arguments(
     preimage: bytes, description: str, timestamp: int, expiry: int, network: Network
 ) -> None:
-    """Whatever goes into an invoice can be read out of it, by any network's rules."""
     payment_hash = hashlib.sha256(preimage).digest()
     invoice = make_invoice(
         amount_sat=21,
@@ -146,7 +143,7 @@ def test_invoice_says_what_it_was_told(
         expiry=expiry,
         network=network,
     )
-    assert checksum_holds(invoice)
+    assert checksum_is_right(invoice)
     assert invoice.startswith(f"{PREFIXES[network]}210n1")
     fields = fields_of(invoice)
     assert number(words_of(invoice.rpartition("1")[2])[:7]) == timestamp

@@ -1,4 +1,4 @@
-"""The simulated service behind a real socket, on loopback, under asyncio and Trio."""
+"""The simulated service on a loopback socket, with clients on asyncio and Trio."""
 
 import contextlib
 import logging
@@ -30,7 +30,7 @@ def simulator() -> Simulator:
 
 @pytest.fixture
 async def url(simulator: Simulator) -> AsyncIterator[str]:
-    """Where the simulator is served."""
+    """Serve the simulator and return its base URL."""
     async with simulator.serve() as url:
         yield url
 
@@ -42,22 +42,22 @@ async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    """No test leaves a server behind; Trio and anyio keep worker threads of their own."""
+def _server_has_stopped() -> Iterator[None]:
+    """Check that no server is left; Trio and anyio keep worker threads."""
     yield
     assert "sms4sats-simulator" not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_complained_of(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a client does, uvicorn has no reason to warn of anything."""
+def _no_warning_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that uvicorn logs no warning, whatever a client does."""
     yield
     records = caplog.get_records("setup") + caplog.get_records("call") + caplog.records
     assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []
 
 
 class BusyClock(ScaledClock):
-    """A clock that can keep whoever asks for the time waiting: a server that is busy."""
+    """A clock that can block the server when it reads the time."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
@@ -71,7 +71,7 @@ class BusyClock(ScaledClock):
 
 @contextlib.asynccontextmanager
 async def connection(url: str) -> AsyncGenerator[anyio.abc.SocketStream]:
-    """A bare connection to the server."""
+    """Open a connection to the server without an HTTP client."""
     port = urlsplit(url).port
     assert port is not None
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
@@ -79,14 +79,14 @@ async def connection(url: str) -> AsyncGenerator[anyio.abc.SocketStream]:
 
 
 async def requests_arrived(simulator: Simulator, number: int) -> None:
-    """Wait until the server has seen that many requests."""
+    """Wait until the server has received that many requests."""
     with anyio.fail_after(5):
-        while len(simulator.requests) < number:  # noqa: ASYNC110 - it is another thread's list
+        while len(simulator.requests) < number:  # noqa: ASYNC110 - another thread changes the list
             await anyio.sleep(0.005)
 
 
 async def read_all(stream: anyio.abc.SocketStream) -> bytes:
-    """Everything until the other side closes."""
+    """Return all bytes until the server closes the connection."""
     parts: list[bytes] = []
     with contextlib.suppress(anyio.EndOfStream):
         while True:
@@ -94,8 +94,9 @@ async def read_all(stream: anyio.abc.SocketStream) -> bytes:
     return b"".join(parts)
 
 
-async def test_an_order_over_a_socket(simulator: Simulator, client: httpx.AsyncClient) -> None:
-    """Requests, bodies, queries and headers arrive as they were sent, and answers come back."""
+async def test_requests_arrive_as_they_were_sent(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     created = await client.post(
         "/createorder", json={"country": 187, "service": "tg"}, headers={"X-API-Key": "some-key"}
     )
@@ -112,34 +113,30 @@ async def test_an_order_over_a_socket(simulator: Simulator, client: httpx.AsyncC
     assert (second.path, second.query) == ("/orderstatus", {"orderId": order_id})
 
 
-async def test_only_loopback_hears(url: str) -> None:
-    """Unless asked otherwise, the server listens on the loopback address alone."""
+async def test_server_listens_only_on_the_loopback_address(url: str) -> None:
     port = urlsplit(url).port
     assert url == f"http://127.0.0.1:{port}"
     with pytest.raises(OSError, match="attempts failed"):
         await anyio.connect_tcp("127.0.0.2", port or 0)
 
 
-async def test_another_address(simulator: Simulator) -> None:
-    """An IPv6 address can be asked for, and stands in brackets in the URL."""
+async def test_ipv6_address_has_brackets_in_the_url(simulator: Simulator) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("no IPv6 here")
+        pytest.skip("this machine has no IPv6")
     async with simulator.serve("::1") as url, httpx.AsyncClient(base_url=url) as client:
         assert url.startswith("http://[::1]:")
         assert (await client.get("/")).status_code == 200
 
 
-async def test_a_port_that_is_taken(simulator: Simulator, url: str) -> None:
-    """A port that is taken is an error on entering."""
+async def test_port_in_use_is_an_error_on_entering(simulator: Simulator, url: str) -> None:
     with pytest.raises(OSError, match="in use"):
         async with simulator.serve(port=urlsplit(url).port or 0):
             pytest.fail("two servers on one port")
 
 
-async def test_keep_alive(url: str) -> None:
-    """One connection carries many requests."""
+async def test_one_connection_carries_many_requests(url: str) -> None:
     async with connection(url) as stream:
         for _ in range(3):
             await stream.send(GET)
@@ -149,8 +146,8 @@ async def test_keep_alive(url: str) -> None:
             assert answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_answers_come_at_once(client: httpx.AsyncClient) -> None:
-    """A request with a body takes a millisecond or so, not the 40 of two small packets waiting."""
+async def test_answer_is_not_delayed_by_40_milliseconds(client: httpx.AsyncClient) -> None:
+    """Without TCP_NODELAY, the server would wait for an acknowledgement."""
     took: list[float] = []
     for _ in range(50):
         began = time.monotonic()
@@ -159,8 +156,9 @@ async def test_answers_come_at_once(client: httpx.AsyncClient) -> None:
     assert statistics.median(took) < 0.02
 
 
-async def test_reset(simulator: Simulator, url: str) -> None:
-    """A reset is one: the connection breaks, it is not closed, and not a byte is answered."""
+async def test_reset_breaks_the_connection_without_an_answer(
+    simulator: Simulator, url: str
+) -> None:
     simulator.script("/", Fault.reset())
     async with connection(url) as stream:
         await stream.send(GET)
@@ -168,8 +166,7 @@ async def test_reset(simulator: Simulator, url: str) -> None:
             await stream.receive()
 
 
-async def test_cut_body(simulator: Simulator, url: str) -> None:
-    """A cut body has half of what its length promised, and then the connection is closed."""
+async def test_cut_body_sends_half_and_closes(simulator: Simulator, url: str) -> None:
     simulator.script("/", Fault.cut_body(after_change=True))
     async with connection(url) as stream:
         await stream.send(GET)
@@ -182,21 +179,21 @@ async def test_cut_body(simulator: Simulator, url: str) -> None:
     ("fault", "error"),
     [(Fault.reset(), httpx.ReadError), (Fault.cut_body(), httpx.RemoteProtocolError)],
 )
-async def test_broken_connections_as_httpx_sees_them(
+async def test_broken_connection_is_the_same_error_with_and_without_a_socket(
     simulator: Simulator, client: httpx.AsyncClient, fault: Fault, error: type[Exception]
 ) -> None:
-    """A broken connection is the same error over a socket and without one."""
     simulator.script("/", fault, fault)
     with pytest.raises(error):
         await client.get("/")
-    async with simulator.http_client() as socketless:
+    async with simulator.http_client() as without_socket:
         with pytest.raises(error):
-            await socketless.get("/")
+            await without_socket.get("/")
     assert (await client.get("/")).status_code == 200
 
 
-async def test_complete_answers(simulator: Simulator, client: httpx.AsyncClient) -> None:
-    """Answers that are complete for HTTP arrive as they are, whatever is in them."""
+async def test_complete_answers_arrive_unchanged(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     location = "http://elsewhere.invalid/"
     simulator.script(
         "/",
@@ -220,10 +217,9 @@ async def test_complete_answers(simulator: Simulator, client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.drip(0.01), Fault.slow(60)])
-async def test_a_client_that_gives_up(
+async def test_request_is_not_handled_after_the_client_disconnects(
     simulator: Simulator, client: httpx.AsyncClient, fault: Fault
 ) -> None:
-    """A client that gives up leaves a server that goes on, and a slow request is never handled."""
     simulator.script("/createorder", fault)
 
     async def create() -> None:
@@ -237,8 +233,7 @@ async def test_a_client_that_gives_up(
     assert (simulator.count("/createorder"), simulator.orders) == (1, [])
 
 
-async def test_a_client_that_leaves_in_mid_request(simulator: Simulator, url: str) -> None:
-    """A request whose body never comes is no request."""
+async def test_incomplete_request_is_ignored(simulator: Simulator, url: str) -> None:
     async with connection(url) as stream:
         await stream.send(b"POST /fund HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf")
         await anyio.sleep(0.02)
@@ -246,8 +241,7 @@ async def test_a_client_that_leaves_in_mid_request(simulator: Simulator, url: st
     assert simulator.requests == []
 
 
-async def test_a_body_in_pieces(simulator: Simulator, url: str) -> None:
-    """A body that comes in pieces is put together."""
+async def test_body_can_arrive_in_parts(simulator: Simulator, url: str) -> None:
     async with connection(url) as stream:
         await stream.send(b'POST /fund HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"amo')
         await anyio.sleep(0.02)
@@ -256,8 +250,7 @@ async def test_a_body_in_pieces(simulator: Simulator, url: str) -> None:
     assert simulator.requests[0].body == b'{"amount": 5}'
 
 
-async def test_stops_at_once_whatever_hangs(simulator: Simulator) -> None:
-    """With requests that hang, drip and wait, the server stops within two seconds."""
+async def test_server_stops_within_two_seconds_while_requests_hang(simulator: Simulator) -> None:
     faults = Fault.hang(), Fault.drip(5), Fault.slow(60), Fault.slow(60, after_change=True)
     simulator.script("/", *faults)
     async with contextlib.AsyncExitStack() as streams:
@@ -272,8 +265,7 @@ async def test_stops_at_once_whatever_hangs(simulator: Simulator) -> None:
             await read_all(stream)
 
 
-async def test_connections_of_the_last_moment() -> None:
-    """Connections that a busy server accepts only while it stops are closed as well."""
+async def test_server_closes_connections_that_it_accepts_while_it_stops() -> None:
     clock = BusyClock()
     async with contextlib.AsyncExitStack() as streams:
         async with Simulator(clock=clock).serve() as url:
@@ -288,8 +280,7 @@ async def test_connections_of_the_last_moment() -> None:
                 assert await read_all(stream) == b""
 
 
-async def test_stops_when_cancelled(simulator: Simulator) -> None:
-    """A server whose block is cancelled is stopped all the same, and nobody listens there."""
+async def test_server_stops_when_its_block_is_cancelled(simulator: Simulator) -> None:
     url = ""
     with anyio.CancelScope() as scope:
         async with simulator.serve() as url:
@@ -298,13 +289,12 @@ async def test_stops_when_cancelled(simulator: Simulator) -> None:
     assert scope.cancelled_caught
     with pytest.raises(OSError, match="attempts failed"):
         async with connection(url):
-            pytest.fail("still there")
+            pytest.fail("the server still listens")
 
 
-async def test_logs_of_other_servers_are_left_alone(
+async def test_access_log_shows_no_order_id_and_its_logger_is_unchanged(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The access log, which would show order ids, says nothing; its logger is untouched."""
     caplog.set_level(logging.INFO)
     await client.get("/orderstatus", params={"orderId": "ab" * 32})
     uvicorn_records = [each for each in caplog.records if each.name.startswith("uvicorn")]
@@ -312,8 +302,7 @@ async def test_logs_of_other_servers_are_left_alone(
     assert logging.getLogger("uvicorn.access").propagate
 
 
-async def test_time_goes_on_while_nobody_asks(simulator: Simulator, url: str) -> None:
-    """The other side of the counter may be used from the test's thread while the server runs."""
+async def test_methods_can_be_called_while_the_server_runs(simulator: Simulator, url: str) -> None:
     async with httpx.AsyncClient(base_url=url) as client:
         created = await client.post("/createorder", json={"country": 187, "service": "tg"})
         order_id = created.json()["orderId"]
@@ -324,8 +313,9 @@ async def test_time_goes_on_while_nobody_asks(simulator: Simulator, url: str) ->
     assert simulator.holder(order_id) is Holder.SETTLED
 
 
-async def test_without_uvicorn(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without uvicorn, serving says how to install it, and everything else works."""
+async def test_error_without_uvicorn_names_the_extra(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "sms4sats_async.simulator.server", raising=False)
     for serve in (simulator.serve, lambda: simulator.run(on_ready=print)):
@@ -334,8 +324,7 @@ async def test_without_uvicorn(simulator: Simulator, monkeypatch: pytest.MonkeyP
     assert simulator.handle("GET", "/").status == 200
 
 
-def test_run_blocks_until_an_exception(simulator: Simulator) -> None:
-    """`run` serves, and an exception such as Ctrl-C ends it and the server."""
+def test_run_serves_until_an_exception(simulator: Simulator) -> None:
     answers: list[httpx.Response] = []
 
     def ready(url: str) -> None:
@@ -347,8 +336,7 @@ def test_run_blocks_until_an_exception(simulator: Simulator) -> None:
     assert answers[0].json() == {"status": "OK"}
 
 
-def test_run_ends_with_its_server(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the server should ever end by itself, `run` does not wait for it for ever."""
+def test_run_ends_if_the_server_ends(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def end_at_once(_: object) -> None:
         pass

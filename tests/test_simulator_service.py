@@ -1,4 +1,4 @@
-"""The simulated service as HTTP sees it: endpoints, answers, and the record of what was asked."""
+"""The endpoints of the simulated service, and the methods of `Simulator`."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from sms4sats_async.simulator import (
     Fault,
     Holder,
     Kind,
-    LawError,
     ManualClock,
     Simulator,
     Stage,
+    StateError,
 )
 
 START = 1_800_000_000.0
@@ -29,13 +29,13 @@ REFUND_TEXT = (
     "Your funds are returned to your wallet automatically."
 )
 UNABLE = {"status": "error", "reason": "unable to save data"}
-BY_HAND = Behaviour(number_delay=None, code_delay=None, sms_delay=None)
+NO_AUTOMATIC_EVENTS = Behaviour(number_delay=None, code_delay=None, sms_delay=None)
 
 
-class Desk:
-    """A simulator, its clock, and short words for asking it."""
+class Service:
+    """A simulator with its clock, and short methods for its endpoints."""
 
-    def __init__(self, behaviour: Behaviour = BY_HAND) -> None:
+    def __init__(self, behaviour: Behaviour = NO_AUTOMATIC_EVENTS) -> None:
         self.clock = ManualClock(START)
         self.simulator = Simulator(behaviour, clock=self.clock)
 
@@ -62,147 +62,136 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def service() -> Service:
+    return Service()
 
 
-def refused(answer: Answer) -> tuple[int, str]:
-    """Status and reason of an answer that says no."""
+def rejection(answer: Answer) -> tuple[int, str]:
+    """Return status and reason of an error."""
     assert answer.json["status"] == "error"
     return answer.status, answer.json["reason"]
 
 
-def test_root_says_the_service_is_up(desk: Desk) -> None:
-    """The root answers OK."""
-    assert desk.get("/").json == {"status": "OK"}
+def test_root_answers_ok(service: Service) -> None:
+    assert service.get("/").json == {"status": "OK"}
 
 
-def test_order_from_creation_to_code(desk: Desk) -> None:
-    """A receive order is created, paid, numbered and settled by its code, as documented."""
-    answer = desk.post("/createorder", {"country": "united STATES", "service": "tg"})
+def test_status_shows_payment_number_and_code(service: Service) -> None:
+    answer = service.post("/createorder", {"country": "united STATES", "service": "tg"})
     order_id, payreq = answer.json["orderId"], answer.json["payreq"]
     assert answer.json["status"] == "OK"
     assert len(order_id) == 64
     assert payreq.startswith("lnbcrt15u1")
-    assert desk.status(order_id) == {"status": "OK", "paid": False}
+    assert service.status(order_id) == {"status": "OK", "paid": False}
 
-    desk.simulator.pay(payreq)
-    assert desk.status(order_id) == {"status": "OK", "paid": True}
-    assert desk.simulator.held_orders() == [desk.simulator.order(order_id)]
+    service.simulator.pay(payreq)
+    assert service.status(order_id) == {"status": "OK", "paid": True}
+    assert service.simulator.held_orders() == [service.simulator.order(order_id)]
 
-    desk.simulator.assign_number(order_id, "+15551234567")
-    waiting = desk.status(order_id)
+    service.simulator.assign_number(order_id, "+15551234567")
+    waiting = service.status(order_id)
     assert waiting == {
         "status": "OK",
         "paid": True,
-        "id": desk.simulator.order(order_id).reference,
+        "id": service.simulator.order(order_id).reference,
         "number": "+15551234567",
         "timestamp": int(START * 1000),
         "country": 187,
     }
     assert isinstance(waiting["id"], int)
 
-    desk.simulator.deliver_code(order_id, "012345")
-    assert desk.status(order_id) == {**waiting, "code": "012345", "service": "tg"}
-    assert desk.simulator.holder(order_id) is Holder.SETTLED
-    assert desk.simulator.held_orders() == []
+    service.simulator.deliver_code(order_id, "012345")
+    assert service.status(order_id) == {**waiting, "code": "012345", "service": "tg"}
+    assert service.simulator.holder(order_id) is Holder.SETTLED
+    assert service.simulator.held_orders() == []
 
 
-def test_code_gets_a_number_first(desk: Desk) -> None:
-    """Delivering a code to a paid order without a number assigns one."""
-    order_id = desk.order()
-    with pytest.raises(LawError):
-        desk.simulator.deliver_code(order_id)
-    desk.simulator.pay(order_id)
-    desk.simulator.deliver_code(order_id)
-    assert desk.status(order_id)["code"] == "012345"
-    assert desk.status(order_id)["number"].startswith("+1555")
+def test_deliver_code_assigns_a_number_first(service: Service) -> None:
+    order_id = service.order()
+    with pytest.raises(StateError):
+        service.simulator.deliver_code(order_id)
+    service.simulator.pay(order_id)
+    service.simulator.deliver_code(order_id)
+    assert service.status(order_id)["code"] == "012345"
+    assert service.status(order_id)["number"].startswith("+1555")
 
 
 @pytest.mark.parametrize(
     ("code", "shown"),
     [("012345", 12345), ("G-1234", "G-1234"), ("9" * 16, "9" * 16), ("٣", "٣")],
 )
-def test_json_numbers(code: str, shown: object) -> None:
-    """With `json_numbers`, what is all digits is a JSON number, and the rest stays a string."""
-    desk = Desk(Behaviour(json_numbers=True))
-    order_id = desk.order()
-    desk.simulator.pay(order_id)
-    desk.simulator.assign_number(order_id, "+15551234567")
-    desk.simulator.deliver_code(order_id, code)
-    status = desk.status(order_id)
+def test_json_numbers_makes_a_number_of_digits(code: str, shown: object) -> None:
+    service = Service(Behaviour(json_numbers=True))
+    order_id = service.order()
+    service.simulator.pay(order_id)
+    service.simulator.assign_number(order_id, "+15551234567")
+    service.simulator.deliver_code(order_id, code)
+    status = service.status(order_id)
     assert (status["code"], status["number"]) == (shown, 15551234567)
 
 
-def test_cancel_returns_the_money(desk: Desk) -> None:
-    """A cancel after two minutes is answered OK, and the status shows the refund text."""
-    order_id = desk.order()
-    desk.simulator.pay(order_id)
-    desk.clock.suspend(120)
-    assert desk.get(f"/cancelorder?orderId={order_id}").json == {"status": "OK"}
-    assert desk.simulator.holder(order_id) is Holder.RETURNED
-    assert desk.status(order_id) == {"status": "OK", "paid": True, "error": REFUND_TEXT}
+def test_cancel_after_two_minutes_refunds(service: Service) -> None:
+    order_id = service.order()
+    service.simulator.pay(order_id)
+    service.clock.suspend(120)
+    assert service.get(f"/cancelorder?orderId={order_id}").json == {"status": "OK"}
+    assert service.simulator.holder(order_id) is Holder.REFUNDED
+    assert service.status(order_id) == {"status": "OK", "paid": True, "error": REFUND_TEXT}
 
 
 def test_status_can_stay_unchanged_after_a_cancel() -> None:
-    """With `status_after_cancel="unchanged"`, nothing in the status tells of the cancel."""
-    desk = Desk(Behaviour(status_after_cancel="unchanged", code_delay=None))
-    order_id = desk.order()
-    desk.simulator.pay(order_id)
-    desk.clock.suspend(120)
-    before = desk.status(order_id)
+    service = Service(Behaviour(status_after_cancel="unchanged", code_delay=None))
+    order_id = service.order()
+    service.simulator.pay(order_id)
+    service.clock.suspend(120)
+    before = service.status(order_id)
     assert "number" in before
-    assert desk.get(f"/cancelorder?orderId={order_id}").status == 200
-    assert desk.status(order_id) == before
+    assert service.get(f"/cancelorder?orderId={order_id}").status == 200
+    assert service.status(order_id) == before
 
 
-def test_impossible_cancels_are_all_answered_alike(desk: Desk) -> None:
-    """Too early, repeated, of nobody's order or after the code: 500 `unable to save data`."""
-    early, cancelled, coded = desk.order(), desk.order(), desk.order()
-    for order_id in (early, cancelled, coded):
-        desk.simulator.pay(order_id)
-    too_early = desk.get(f"/cancelorder?orderId={early}")
-    desk.clock.suspend(120)
-    desk.simulator.deliver_code(coded)
-    assert desk.get(f"/cancelorder?orderId={cancelled}").status == 200
+def test_every_refused_cancel_has_the_same_answer(service: Service) -> None:
+    early, cancelled, done = service.order(), service.order(), service.order()
+    for order_id in (early, cancelled, done):
+        service.simulator.pay(order_id)
+    too_early = service.get(f"/cancelorder?orderId={early}")
+    service.clock.suspend(120)
+    service.simulator.deliver_code(done)
+    assert service.get(f"/cancelorder?orderId={cancelled}").status == 200
     for answer in (
         too_early,
-        desk.get(f"/cancelorder?orderId={cancelled}"),
-        desk.get(f"/cancelorder?orderId={coded}"),
-        desk.get(f"/cancelorder?orderId={'0' * 64}"),
-        desk.get(f"/cancelorder?orderId={desk.send_order()}"),
-        desk.get("/cancelorder"),
+        service.get(f"/cancelorder?orderId={cancelled}"),
+        service.get(f"/cancelorder?orderId={done}"),
+        service.get(f"/cancelorder?orderId={'0' * 64}"),
+        service.get(f"/cancelorder?orderId={service.send_order()}"),
+        service.get("/cancelorder"),
     ):
         assert (answer.status, answer.json) == (500, UNABLE)
 
 
-def test_the_refusal_of_a_cancel_is_a_setting() -> None:
-    """What an impossible cancel is answered can be chosen, since nobody knows."""
-    desk = Desk(Behaviour(cancel_refusal_status=400, cancel_refusal_reason="too early"))
-    assert refused(desk.get(f"/cancelorder?orderId={desk.order()}")) == (400, "too early")
+def test_behaviour_sets_the_answer_to_a_refused_cancel() -> None:
+    service = Service(Behaviour(cancel_refusal_status=400, cancel_refusal_reason="too early"))
+    assert rejection(service.get(f"/cancelorder?orderId={service.order()}")) == (400, "too early")
 
 
-def test_refund_by_the_service(desk: Desk) -> None:
-    """An order that the service gives up shows the documented error and is not held."""
-    order_id = desk.order()
-    desk.simulator.pay(order_id)
-    desk.simulator.refund(order_id)
-    assert desk.status(order_id) == {"status": "OK", "paid": True, "error": REFUND_TEXT}
-    assert desk.simulator.holder(order_id) is Holder.RETURNED
+def test_refund_shows_the_documented_error(service: Service) -> None:
+    order_id = service.order()
+    service.simulator.pay(order_id)
+    service.simulator.refund(order_id)
+    assert service.status(order_id) == {"status": "OK", "paid": True, "error": REFUND_TEXT}
+    assert service.simulator.holder(order_id) is Holder.REFUNDED
 
 
-def test_status_of_nobodys_order(desk: Desk) -> None:
-    """The status of an order that does not exist is a 500, and an invoice is no order id."""
-    payreq = desk.simulator.order(desk.order()).payreq
-    assert refused(desk.get("/orderstatus")) == (500, "order not found")
-    assert refused(desk.get(f"/orderstatus?orderId={payreq}")) == (500, "order not found")
+def test_status_of_an_unknown_order_is_a_500(service: Service) -> None:
+    payreq = service.simulator.order(service.order()).payreq
+    assert rejection(service.get("/orderstatus")) == (500, "order not found")
+    assert rejection(service.get(f"/orderstatus?orderId={payreq}")) == (500, "order not found")
 
 
-def test_send_order(desk: Desk) -> None:
-    """An SMS is created, sent (which settles) and delivered."""
-    order_id = desk.send_order()
-    reference = desk.simulator.order(order_id).reference
-    assert desk.status(order_id) == {
+def test_send_order_settles_when_the_sms_is_sent(service: Service) -> None:
+    order_id = service.send_order()
+    reference = service.simulator.order(order_id).reference
+    assert service.status(order_id) == {
         "status": "OK",
         "paid": False,
         "id": reference,
@@ -210,38 +199,35 @@ def test_send_order(desk: Desk) -> None:
         "timestamp": int(START * 1000),
     }
     assert str(reference).startswith("SM")
-    desk.simulator.pay(order_id)
-    assert desk.status(order_id)["smsStatus"] == "created"
-    desk.simulator.set_sms_status(order_id, "sent")
-    assert desk.status(order_id)["smsStatus"] == "sent"
-    assert desk.simulator.holder(order_id) is Holder.SETTLED
-    desk.simulator.set_sms_status(order_id, "delivered")
-    assert desk.status(order_id)["smsStatus"] == "delivered"
+    service.simulator.pay(order_id)
+    assert service.status(order_id)["smsStatus"] == "created"
+    service.simulator.set_sms_status(order_id, "sent")
+    assert service.status(order_id)["smsStatus"] == "sent"
+    assert service.simulator.holder(order_id) is Holder.SETTLED
+    service.simulator.set_sms_status(order_id, "delivered")
+    assert service.status(order_id)["smsStatus"] == "delivered"
 
 
-def test_send_order_delivered_or_failed_at_once(desk: Desk) -> None:
-    """An SMS can be delivered without having been seen as sent, or fail and return its money."""
-    delivered, failed = desk.send_order(), desk.send_order()
+def test_paid_sms_can_be_delivered_or_fail_at_once(service: Service) -> None:
+    delivered, failed = service.send_order(), service.send_order()
     for order_id in (delivered, failed):
-        desk.simulator.pay(order_id)
-    assert desk.simulator.set_sms_status(delivered, "delivered").stage is Stage.DONE
-    assert desk.simulator.set_sms_status(failed, "failed").holder is Holder.RETURNED
-    assert desk.status(failed)["smsStatus"] == "failed"
-    with pytest.raises(LawError, match="cannot happen to it"):
-        desk.simulator.set_sms_status(failed, "sent")
-    with pytest.raises(LawError, match="not an order that sends an SMS"):
-        desk.simulator.set_sms_status(desk.order(), "sent")
+        service.simulator.pay(order_id)
+    assert service.simulator.set_sms_status(delivered, "delivered").stage is Stage.DONE
+    assert service.simulator.set_sms_status(failed, "failed").holder is Holder.REFUNDED
+    assert service.status(failed)["smsStatus"] == "failed"
+    with pytest.raises(StateError, match="is not possible"):
+        service.simulator.set_sms_status(failed, "sent")
+    with pytest.raises(StateError, match="not a send order"):
+        service.simulator.set_sms_status(service.order(), "sent")
 
 
-def test_rental(desk: Desk) -> None:
-    """A rental has the rental price of its country, whatever the service."""
-    order_id = desk.order(country=6, service="full", isRental=True)
-    assert desk.simulator.order(order_id).price == 1368
+def test_rental_has_the_rental_price_of_the_country(service: Service) -> None:
+    order_id = service.order(country=6, service="full", isRental=True)
+    assert service.simulator.order(order_id).price == 1368
 
 
-def test_options_of_an_order_are_kept(desk: Desk) -> None:
-    """What came with an order can be read off it."""
-    order = desk.simulator.order(desk.order(realphone=True, ref="me@example.com"))
+def test_order_keeps_the_fields_of_its_request(service: Service) -> None:
+    order = service.simulator.order(service.order(realphone=True, ref="me@example.com"))
     assert order.request["ref"] == "me@example.com"
     assert order.request["realphone"] is True
     assert (order.country, order.service, order.kind) == (187, "tg", Kind.RECEIVE)
@@ -304,52 +290,50 @@ def test_options_of_an_order_are_kept(desk: Desk) -> None:
         ("/fund", {"amount": 1}, "X-API-Key header is missing."),
     ],
 )
-def test_bad_bodies(desk: Desk, path: str, body: object, reason: str) -> None:
-    """A body that cannot be obeyed is a 400 with a reason, and creates nothing."""
-    assert refused(desk.post(path, body)) == (400, reason)
-    assert desk.simulator.orders == []
+def test_invalid_body_is_a_400_and_creates_no_order(
+    service: Service, path: str, body: object, reason: str
+) -> None:
+    assert rejection(service.post(path, body)) == (400, reason)
+    assert service.simulator.orders == []
 
 
 @pytest.mark.parametrize("amount", [None, 0, -5, 1.5, "100", True, 10**9])
-def test_bad_amounts(desk: Desk, amount: object) -> None:
-    """An amount that is no positive number of satoshis is refused."""
-    assert refused(desk.post("/fund", {"amount": amount}, KEY)) == (
+def test_invalid_amount_is_a_400(service: Service, amount: object) -> None:
+    assert rejection(service.post("/fund", {"amount": amount}, KEY)) == (
         400,
         "amount must be a positive number of satoshis",
     )
 
 
-def test_prepaid_life(desk: Desk) -> None:
-    """A key is funded, pays for orders from its balance, and gets the money back on a cancel."""
-    funded = desk.post("/fund", {"amount": 5000}, KEY).json
-    assert desk.status(funded["orderId"]) == {"status": "OK", "paid": False}
-    desk.simulator.pay(funded["payreq"])
-    assert desk.get("/balance", KEY).json == {"status": "OK", "balance": 5000}
+def test_balance_is_funded_spent_and_refunded(service: Service) -> None:
+    funded = service.post("/fund", {"amount": 5000}, KEY).json
+    assert service.status(funded["orderId"]) == {"status": "OK", "paid": False}
+    service.simulator.pay(funded["payreq"])
+    assert service.get("/balance", KEY).json == {"status": "OK", "balance": 5000}
 
     body = {"country": 187, "service": "tg", "immediate": True}
-    bought = desk.post("/createorder", body, KEY).json
+    bought = service.post("/createorder", body, KEY).json
     assert bought["payreq"] == "paid"
-    assert desk.simulator.holder(bought["orderId"]) is Holder.HELD
+    assert service.simulator.holder(bought["orderId"]) is Holder.HELD
     sms = {"phone": "+4915112345678", "message": "hi", "immediate": True, "webhookUrl": "http://x"}
-    assert desk.post("/createsendorder", sms, KEY).json["payreq"] == "paid"
-    assert desk.simulator.balance(KEY) == 500
-    assert refused(desk.post("/createorder", body, KEY)) == (400, "insufficient balance")
+    assert service.post("/createsendorder", sms, KEY).json["payreq"] == "paid"
+    assert service.simulator.balance(KEY) == 500
+    assert rejection(service.post("/createorder", body, KEY)) == (400, "insufficient balance")
 
-    desk.clock.suspend(120)
-    assert desk.get(f"/cancelorder?orderId={bought['orderId']}").status == 200
-    assert desk.simulator.balance(KEY) == 2000
-    desk.simulator.credit(KEY, 1)
-    assert desk.simulator.balance(KEY) == 2001
+    service.clock.suspend(120)
+    assert service.get(f"/cancelorder?orderId={bought['orderId']}").status == 200
+    assert service.simulator.balance(KEY) == 2000
+    service.simulator.credit(KEY, 1)
+    assert service.simulator.balance(KEY) == 2001
 
 
-def test_history(desk: Desk) -> None:
-    """The history has the key's own paid fundings, with the key and a true preimage."""
-    mine = desk.post("/fund", {"amount": 5000}, KEY).json
-    desk.post("/fund", {"amount": 7}, KEY)
-    others = desk.post("/fund", {"amount": 9}, "another key").json
+def test_history_lists_the_paid_fundings_of_the_key(service: Service) -> None:
+    mine = service.post("/fund", {"amount": 5000}, KEY).json
+    service.post("/fund", {"amount": 7}, KEY)
+    others = service.post("/fund", {"amount": 9}, "another key").json
     for order in (mine, others):
-        desk.simulator.pay(order["orderId"])
-    history = desk.get("/history", KEY).json
+        service.simulator.pay(order["orderId"])
+    history = service.get("/history", KEY).json
     (entry,) = history["orders"]
     assert (history["status"], history["totalAmount"]) == ("OK", 5000)
     preimage = bytes.fromhex(entry.pop("preimage"))
@@ -366,16 +350,14 @@ def test_history(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("path", ["/balance", "/history"])
-def test_missing_key(desk: Desk, path: str) -> None:
-    """A prepaid call without a key, or with an empty one, has its documented answer."""
+def test_prepaid_call_without_a_key_is_a_400(service: Service, path: str) -> None:
     missing = (400, "X-API-Key header is missing.")
-    assert refused(desk.get(path)) == missing
-    assert refused(desk.simulator.handle("GET", path, {"x-api-key": ""})) == missing
+    assert rejection(service.get(path)) == missing
+    assert rejection(service.simulator.handle("GET", path, {"x-api-key": ""})) == missing
 
 
-def test_countries(desk: Desk) -> None:
-    """Countries have id and name; `visible` and `rent` are missing on some."""
-    countries = desk.get("/getCountries").json
+def test_countries_have_id_and_name(service: Service) -> None:
+    countries = service.get("/getCountries").json
     assert {"id": 999, "eng": "Auto-Select"} in countries
     assert all({"id", "eng"} <= set(country) for country in countries)
     assert 0 in [country["id"] for country in countries]
@@ -383,23 +365,20 @@ def test_countries(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("country", ["187", "0", "Germany", "auto-select"])
-def test_services(desk: Desk, country: str) -> None:
-    """Services of a country have a code in `value` and a count that is a string."""
-    services = desk.get(f"/getnumbersstatus?country={country}").json
+def test_services_have_a_code_and_a_count_that_is_a_string(service: Service, country: str) -> None:
+    services = service.get(f"/getnumbersstatus?country={country}").json
     assert [service["value"] for service in services] == ["tg", "wa", "go"]
     assert all(isinstance(service["count"], str) for service in services)
 
 
-def test_services_of_no_country(desk: Desk) -> None:
-    """Services are asked for by country."""
-    assert refused(desk.get("/getnumbersstatus")) == (400, "country is missing")
-    assert refused(desk.get("/getnumbersstatus?country=5")) == (400, "no such country")
-    assert refused(desk.get("/getnumbersstatus?country=")) == (400, "no such country")
+def test_services_of_an_unknown_country_are_a_400(service: Service) -> None:
+    assert rejection(service.get("/getnumbersstatus")) == (400, "country is missing")
+    assert rejection(service.get("/getnumbersstatus?country=5")) == (400, "no such country")
+    assert rejection(service.get("/getnumbersstatus?country=")) == (400, "no such country")
 
 
-def test_rental_countries(desk: Desk) -> None:
-    """Rental countries are as documented, the duration a string."""
-    assert desk.get("/getRentalCountries?service=full").json[0] == {
+def test_rental_countries_have_the_documented_fields(service: Service) -> None:
+    assert service.get("/getRentalCountries?service=full").json[0] == {
         "cc": 6,
         "country": "Indonesia",
         "duration": "2",
@@ -407,35 +386,32 @@ def test_rental_countries(desk: Desk) -> None:
     }
 
 
-def test_prices(desk: Desk) -> None:
-    """Prices mix numbers and strings; `query` and `computed` come only if asked for."""
+def test_price_adds_query_and_computed_for_a_country_and_service(service: Service) -> None:
     general = {"receive": "1500", "send": 3000, "rent": 15000, "s4s": "4000"}
-    assert desk.get("/price").json == general
-    assert desk.get("/price?service=wa").json == {**general, "query": {"service": "wa"}}
-    assert desk.get("/price?country=187&service=wa").json == {
+    assert service.get("/price").json == general
+    assert service.get("/price?service=wa").json == {**general, "query": {"service": "wa"}}
+    assert service.get("/price?country=187&service=wa").json == {
         **general,
         "query": {"country": "187", "service": "wa"},
         "computed": {"price": 1800, "country": 187, "description": "one code for wa"},
     }
-    assert refused(desk.get("/price?country=187&service=zz")) == (400, "no such service")
+    assert rejection(service.get("/price?country=187&service=zz")) == (400, "no such service")
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/cancelorder"), ("GET", "/nowhere")])
-def test_no_such_endpoint(desk: Desk, method: str, path: str) -> None:
-    """An unknown path, or a known one with the wrong method, is a 404 and changes nothing."""
-    order_id = desk.order()
-    desk.clock.suspend(120)
-    answer = desk.simulator.handle(method, f"{path}?orderId={order_id}")
-    assert refused(answer) == (404, "no such endpoint")
-    assert desk.simulator.order(order_id).stage is Stage.CREATED
+def test_unknown_endpoint_is_a_404(service: Service, method: str, path: str) -> None:
+    order_id = service.order()
+    service.clock.suspend(120)
+    answer = service.simulator.handle(method, f"{path}?orderId={order_id}")
+    assert rejection(answer) == (404, "no such endpoint")
+    assert service.simulator.order(order_id).stage is Stage.CREATED
 
 
-def test_requests_are_recorded(desk: Desk) -> None:
-    """Each request is kept with its time, query, headers and body."""
-    desk.get("/price?service=tg&service=wa&country=")
-    desk.clock.suspend(5)
-    desk.post("/createorder", {"country": 187, "service": "tg"}, KEY)
-    first, second = desk.simulator.requests
+def test_requests_have_time_query_headers_and_body(service: Service) -> None:
+    service.get("/price?service=tg&service=wa&country=")
+    service.clock.suspend(5)
+    service.post("/createorder", {"country": 187, "service": "tg"}, KEY)
+    first, second = service.simulator.requests
     assert (first.time, first.method, first.path) == (START, "GET", "/price")
     assert first.query == {"service": "tg", "country": ""}
     assert (first.body, first.json, first.api_key) == (b"", None, None)
@@ -443,27 +419,29 @@ def test_requests_are_recorded(desk: Desk) -> None:
     assert second.json == {"country": 187, "service": "tg"}
     assert second.api_key == KEY
     assert second.headers["x-api-key"] == KEY
-    assert (desk.simulator.count("/price"), desk.simulator.count("/fund")) == (1, 0)
+    assert (service.simulator.count("/price"), service.simulator.count("/fund")) == (1, 0)
 
 
-def test_records_are_values(desk: Desk) -> None:
-    """Requests, answers and orders are hashable values, equal if all of them is."""
-    answers = {desk.get("/"), desk.get("/"), desk.get("/price")}
-    order_id = desk.order()
+def test_requests_answers_and_orders_are_values(service: Service) -> None:
+    answers = {service.get("/"), service.get("/"), service.get("/price")}
+    order_id = service.order()
     assert len(answers) == 2
-    assert {*desk.simulator.orders, desk.simulator.order(order_id)} == {*desk.simulator.orders}
-    assert len(set(desk.simulator.requests)) == 3
+    assert {*service.simulator.orders, service.simulator.order(order_id)} == {
+        *service.simulator.orders
+    }
+    assert len(set(service.simulator.requests)) == 3
 
 
-def test_no_secret_is_shown_whole(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """Order ids and keys are masked in the repr of requests and in the log."""
+def test_repr_and_log_mask_order_id_and_key(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "sms4sats_async.simulator")
-    order_id = desk.order()
+    order_id = service.order()
     masked = f"{order_id[:4]}…{order_id[-4:]}"
-    desk.simulator.script("/cancelorder", Fault.reset())
-    desk.get(f"/cancelorder?orderId={order_id}", KEY)
-    desk.get(f"/{order_id}")
-    assert [repr(request) for request in desk.simulator.requests] == [
+    service.simulator.script("/cancelorder", Fault.reset())
+    service.get(f"/cancelorder?orderId={order_id}", KEY)
+    service.get(f"/{order_id}")
+    assert [repr(request) for request in service.simulator.requests] == [
         "<POST /createorder>",
         f"<GET /cancelorder orderId={masked} key=key-…omer>",
         f"<GET /{masked}>",
@@ -475,31 +453,28 @@ def test_no_secret_is_shown_whole(desk: Desk, caplog: pytest.LogCaptureFixture) 
     ]
 
 
-def test_timeline(desk: Desk) -> None:
-    """The timeline tells what happened when, and who had the money."""
-    order_id = desk.order()
-    desk.clock.suspend(3)
-    desk.simulator.pay(order_id)
-    desk.clock.suspend(120)
-    desk.get(f"/cancelorder?orderId={order_id}")
+def test_timeline_has_time_event_and_holder(service: Service) -> None:
+    order_id = service.order()
+    service.clock.suspend(3)
+    service.simulator.pay(order_id)
+    service.clock.suspend(120)
+    service.get(f"/cancelorder?orderId={order_id}")
     assert [
-        (time - START, text, holder) for time, text, holder in desk.simulator.timeline(order_id)
+        (time - START, text, holder) for time, text, holder in service.simulator.timeline(order_id)
     ] == [
         (0, "created", Holder.NONE),
         (3, "paid", Holder.HELD),
-        (123, "cancelled", Holder.RETURNED),
+        (123, "cancelled", Holder.REFUNDED),
     ]
 
 
-def test_the_service_does_not_believe_the_wall_clock(desk: Desk) -> None:
-    """Setting the client's wall clock forward does not make an order old enough."""
-    order_id = desk.order()
-    desk.clock.step_wall(180)
-    assert desk.get(f"/cancelorder?orderId={order_id}").status == 500
+def test_setting_the_wall_clock_does_not_change_the_age(service: Service) -> None:
+    order_id = service.order()
+    service.clock.step_wall(180)
+    assert service.get(f"/cancelorder?orderId={order_id}").status == 500
 
 
-def test_a_clock_without_a_true_time() -> None:
-    """With a clock that knows only the client's protocol, the service lives by `now`."""
+def test_clock_without_true_time_is_read_with_now() -> None:
 
     class Plain:
         time = START
@@ -514,35 +489,32 @@ def test_a_clock_without_a_true_time() -> None:
             raise NotImplementedError
 
     clock = Plain()
-    simulator = Simulator(BY_HAND, clock=clock)
+    simulator = Simulator(NO_AUTOMATIC_EVENTS, clock=clock)
     clock.time += 7
     assert simulator.handle("GET", "/").status == 200
     assert simulator.requests[0].time == START + 7
 
 
-def test_behaviour_of_one_order(desk: Desk) -> None:
-    """One order can be treated differently from the others, and so can all later ones."""
-    special, usual = desk.order(), desk.order()
-    desk.simulator.behave(special, Behaviour(pay_delay=1))
-    desk.simulator.behaviour = Behaviour(pay_delay=2)
-    later = desk.order()
-    desk.clock.suspend(5)
-    paid = [order.order_id for order in desk.simulator.orders if order.paid]
+def test_set_behaviour_changes_one_order(service: Service) -> None:
+    special, usual = service.order(), service.order()
+    service.simulator.set_behaviour(special, Behaviour(pay_delay=1))
+    service.simulator.behaviour = Behaviour(pay_delay=2)
+    later = service.order()
+    service.clock.suspend(5)
+    paid = [order.order_id for order in service.simulator.orders if order.paid]
     assert paid == [special, later]
-    assert not desk.simulator.order(usual).paid
+    assert not service.simulator.order(usual).paid
 
 
-def test_real_time_by_default() -> None:
-    """Without further words, a simulator lives in real time and its wallet waits to be told."""
+def test_simulator_works_without_arguments() -> None:
     simulator = Simulator()
     answer = simulator.handle("POST", "/createorder", body=b'{"country": 187, "service": "tg"}')
     assert simulator.pay(answer.json["payreq"]).holder is Holder.HELD
 
 
-def test_unknown_orders_are_lookup_errors(desk: Desk) -> None:
-    """Every method that takes an id refuses an unknown one, without showing it whole."""
+def test_unknown_order_id_is_a_lookup_error_and_masked(service: Service) -> None:
     unknown = "ab" * 32
-    simulator = desk.simulator
+    simulator = service.simulator
     for method in (
         simulator.order,
         simulator.holder,
@@ -556,23 +528,22 @@ def test_unknown_orders_are_lookup_errors(desk: Desk) -> None:
             method(unknown)
 
 
-def test_many_threads(desk: Desk) -> None:
-    """Requests from many threads at once lose no order and no satoshi."""
-    desk.simulator.credit(KEY, 100 * 1500)
+def test_simulator_is_thread_safe(service: Service) -> None:
+    service.simulator.credit(KEY, 100 * 1500)
     body = {"country": 187, "service": "tg", "immediate": True}
 
     def buy() -> None:
         for _ in range(20):
-            desk.post("/createorder", body, KEY)
+            service.post("/createorder", body, KEY)
 
     threads = [threading.Thread(target=buy) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(desk.simulator.requests) == 160
-    assert len(desk.simulator.orders) == 100
-    assert desk.simulator.balance(KEY) == 0
+    assert len(service.simulator.requests) == 160
+    assert len(service.simulator.orders) == 100
+    assert service.simulator.balance(KEY) == 0
 
 
 json_values = st.recursive(
@@ -625,10 +596,9 @@ PATHS = [
     headers=st.dictionaries(st.sampled_from(["x-api-key", "X-API-KEY"]) | st.text(), st.text()),
     body=bodies,
 )
-def test_any_request_has_an_answer(
+def test_every_request_has_an_answer(
     method: str, path: str, query: str | None, headers: dict[str, str], body: bytes
 ) -> None:
-    """Whatever is asked, the answer is JSON with a status that HTTP knows, and can be shown."""
     simulator = Simulator()
     target = path if query is None else f"{path}?{query}"
     answer = simulator.handle(method, target, headers, body)

@@ -1,6 +1,6 @@
-"""The test kit: its fixtures, what it costs a run that does not use it, and its assertion.
+"""`sms4sats_async.testing` and the pytest plugin.
 
-Runs of pytest within a test have all plugins that are installed, as a user's have.
+A run of pytest within a test has all installed plugins, like the run of a user.
 """
 
 import importlib
@@ -34,19 +34,19 @@ ONCE = RetryPolicy(attempts=1)
 
 
 def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
-    """Run a user's test file, in a project in which any warning is an error."""
+    """Run the test file of a user, in a project where every warning is an error."""
     pytester.makeini(
         "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function"
     )
     pytester.makepyfile(source)
-    # Rewriting asserts is for the run around this one, which has imported everything by now.
+    # Assertions cannot be rewritten: the outer run has imported all modules already.
     return pytester.runpytest("--assert=plain", *options)
 
 
 # --- the plugin -----------------------------------------------------------------------------------
 
 
-def test_a_start_of_pytest_imports_nothing_but_the_plugin() -> None:
+def test_plugin_imports_only_pytest() -> None:
     imported = in_a_fresh_python(
         "import json, pytest, sys; before = set(sys.modules); import pytest_sms4sats;"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
@@ -55,10 +55,10 @@ def test_a_start_of_pytest_imports_nothing_but_the_plugin() -> None:
     assert imported == ["pytest_sms4sats"]
 
 
-def test_the_plugin_is_three_fixtures_that_say_what_they_are(
+def test_every_fixture_of_the_plugin_is_documented(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Imported anew, because pytest had imported it before coverage was measured.
+    # Imported again, because pytest imported it before coverage was measured.
     monkeypatch.delitem(sys.modules, "pytest_sms4sats")
     names = vars(importlib.import_module("pytest_sms4sats"))
 
@@ -69,7 +69,7 @@ def test_the_plugin_is_three_fixtures_that_say_what_they_are(
         assert names[name].__doc__
 
 
-def test_a_run_without_the_fixtures_never_imports_the_library(pytester: pytest.Pytester) -> None:
+def test_run_without_the_fixtures_does_not_import_the_library(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         "import sys\n"
         "def test_it():\n"
@@ -80,17 +80,17 @@ def test_a_run_without_the_fixtures_never_imports_the_library(pytester: pytest.P
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
-def test_the_plugin_can_be_left_out_and_needs_no_other(pytester: pytest.Pytester) -> None:
+def test_plugin_can_be_disabled_and_needs_no_other_plugin(pytester: pytest.Pytester) -> None:
     source = "def test_it(sms4sats_client): pass"
 
-    without_it = run(pytester, source, "-p", "no:sms4sats")
-    # The project's own setting for pytest-asyncio is an unknown one then.
+    disabled = run(pytester, source, "-p", "no:sms4sats")
+    # Without pytest-asyncio, its setting is unknown.
     ignore = ("-W", "ignore::pytest.PytestConfigWarning")
-    without_others = run(pytester, source, "-p", "no:anyio", "-p", "no:asyncio", *ignore)
+    alone = run(pytester, source, "-p", "no:anyio", "-p", "no:asyncio", *ignore)
 
-    without_it.assert_outcomes(errors=1)
-    without_it.stdout.fnmatch_lines(["*fixture 'sms4sats_client' not found"])
-    without_others.assert_outcomes(passed=1)
+    disabled.assert_outcomes(errors=1)
+    disabled.stdout.fnmatch_lines(["*fixture 'sms4sats_client' not found"])
+    alone.assert_outcomes(passed=1)
 
 
 BODY = """
@@ -99,7 +99,7 @@ BODY = """
     order = await sms4sats_client.create_order(country=187, service="tg")
     done = await sms4sats_client.cancel_order_when_allowed(order)
     assert done.outcome.funds_returned
-    assert sms4sats_simulator.holder(order.order_id) is Holder.RETURNED
+    assert sms4sats_simulator.holder(order.order_id) is Holder.REFUNDED
 """
 ASYNC = f"async def test_it(sms4sats_client, sms4sats_simulator):{BODY}"
 SYNC = f"""
@@ -123,34 +123,30 @@ def test_it(sms4sats_client, sms4sats_simulator):
             "strict",
             f"import pytest\n@pytest.mark.anyio\n{ASYNC}    await sms4sats_client.aclose()\n",
             2,
-            id="closed-by-the-test",
+            id="closed",
         ),
     ],
 )
-def test_the_fixtures_suit_every_way_of_running_async_tests(
+def test_fixtures_work_with_every_async_test_runner(
     pytester: pytest.Pytester, mode: str, source: str, passed: int
 ) -> None:
-    """On each loop, and nothing is left open that Python would warn of."""
     run(pytester, source, "-o", f"asyncio_mode={mode}").assert_outcomes(passed=passed)
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"line-{block.line}") for block in TESTS])
-def test_the_page_on_testing_holds(pytester: pytest.Pytester, block: Block) -> None:
-    """Each test that docs/testing.md shows passes under pytest, after the page's bot."""
+def test_every_test_in_the_documentation_passes(pytester: pytest.Pytester, block: Block) -> None:
     run(pytester, f"{BOT.code}\n{block.code}").assert_outcomes(passed=2)
 
 
-def test_the_whole_page_on_testing_fits_into_one_file(pytester: pytest.Pytester) -> None:
-    """Somebody tries it block by block, and nothing shown spoils what stands above it."""
+def test_all_tests_in_the_documentation_pass_in_one_file(pytester: pytest.Pytester) -> None:
     source = "\n".join(block.code for block in (BOT, *TESTS))
 
     run(pytester, source).assert_outcomes(passed=2 * len(TESTS))
 
 
-def test_a_file_can_have_a_clock_of_its_own(pytester: pytest.Pytester) -> None:
-    """It overrides one fixture, as the page says, and the simulator and the client follow."""
-    *_, by_hand = [block.code for block in TESTS if ".autojump = False" in block.code]
-    source = by_hand.replace("    sms4sats_clock.autojump = False\n", "")
+def test_overriding_the_clock_changes_simulator_and_client(pytester: pytest.Pytester) -> None:
+    *_, manual = [block.code for block in TESTS if ".autojump = False" in block.code]
+    source = manual.replace("    sms4sats_clock.autojump = False\n", "")
     own = (
         "from sms4sats_async.simulator import ManualClock\n"
         "@pytest.fixture\n"
@@ -165,7 +161,7 @@ def test_a_file_can_have_a_clock_of_its_own(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_two_minutes_pass_on_the_clock_alone(
+async def test_cancel_waits_two_minutes_of_the_clock(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.behaviour = NO_CODE
@@ -179,14 +175,14 @@ async def test_the_two_minutes_pass_on_the_clock_alone(
     assert sms4sats_simulator.clock is sms4sats_clock
 
 
-def test_the_clock_begins_when_the_page_says(sms4sats_clock: ManualClock) -> None:
-    began = datetime.fromtimestamp(sms4sats_clock.now(), UTC)
+def test_documentation_names_the_start_of_the_clock(sms4sats_clock: ManualClock) -> None:
+    start = datetime.fromtimestamp(sms4sats_clock.now(), UTC)
 
-    assert f"it begins in {began:%B %Y}" in PAGE.read_text("utf-8")
+    assert f"it begins in {start:%B %Y}" in PAGE.read_text("utf-8")
 
 
 @pytest.mark.anyio
-async def test_the_client_has_a_key_that_the_simulator_can_credit(
+async def test_simulator_can_credit_the_key_of_the_client(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator
 ) -> None:
     assert await sms4sats_client.get_balance() == 0
@@ -198,14 +194,14 @@ async def test_the_client_has_a_key_that_the_simulator_can_credit(
 
 
 @pytest.fixture
-def _environment_of_a_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+def _real_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMS4SATS_API_KEY", "a-real-key")
     monkeypatch.setenv("SMS4SATS_BASE_URL", "https://api2.sms4sats.com")
 
 
 @pytest.mark.anyio
-@pytest.mark.usefixtures("_environment_of_a_developer")
-async def test_the_client_takes_nothing_from_the_environment(
+@pytest.mark.usefixtures("_real_environment")
+async def test_client_ignores_the_environment(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator
 ) -> None:
     await sms4sats_client.get_balance()
@@ -216,7 +212,7 @@ async def test_the_client_takes_nothing_from_the_environment(
 
 
 @pytest.mark.anyio
-async def test_a_request_that_hangs_takes_ten_seconds_of_the_clock_and_none_of_ours(
+async def test_hanging_request_times_out_after_ten_seconds_of_the_clock(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.script("/", Fault.hang())
@@ -230,7 +226,7 @@ async def test_a_request_that_hangs_takes_ten_seconds_of_the_clock_and_none_of_o
 
 
 @pytest.mark.anyio
-async def test_a_request_that_hangs_waits_for_a_clock_that_is_turned_by_hand(
+async def test_hanging_request_waits_for_advance(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_clock.autojump = False
@@ -248,11 +244,10 @@ async def test_a_request_that_hangs_waits_for_a_clock_that_is_turned_by_hand(
         assert sms4sats_clock.waiting == []
 
 
-# --- the money ------------------------------------------------------------------------------------
+# --- assert_no_held_orders ------------------------------------------------------------------------
 
 
-def test_orders_without_held_money_are_no_failure(sms4sats_simulator: Simulator) -> None:
-    """Not paid, settled, and given back: none of them holds anything."""
+def test_unpaid_settled_and_refunded_orders_pass(sms4sats_simulator: Simulator) -> None:
     simulator = sms4sats_simulator
     assert_no_held_orders(simulator)
 
@@ -264,7 +259,7 @@ def test_orders_without_held_money_are_no_failure(sms4sats_simulator: Simulator)
 
 
 @pytest.mark.anyio
-async def test_held_money_is_a_failure_that_tells_the_story(
+async def test_held_order_fails_with_its_events(
     sms4sats_client: Sms4SatsClient, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.behaviour = NO_CODE
@@ -282,13 +277,13 @@ async def test_held_money_is_a_failure_that_tells_the_story(
         f"receive order {made.order_id[:4]}…{made.order_id[-4:]}, 1500 sat",
         "  0:00 created",
         "  0:00 paid",
-        "  0:02 asked to cancel, in vain",
+        "  0:02 cancel failed",
         "  0:05 number assigned",
         "  1:05 still held",
     ]
 
 
-def test_a_failure_names_each_order_and_none_of_them_whole(sms4sats_simulator: Simulator) -> None:
+def test_failure_masks_each_order_id(sms4sats_simulator: Simulator) -> None:
     made = [order(sms4sats_simulator) for _ in range(3)]
     for each in made[:2]:
         sms4sats_simulator.pay(each)
@@ -298,16 +293,15 @@ def test_a_failure_names_each_order_and_none_of_them_whole(sms4sats_simulator: S
     with pytest.raises(AssertionError) as caught:
         assert_no_held_orders(sms4sats_simulator)
 
-    told = str(caught.value)
-    assert told.startswith("2 orders hold money:\n")
-    assert told.index(made[0][:4]) < told.index(made[1][:4]) < told.index("in vain")
-    assert told.count("in vain") == 1
-    assert made[2][:4] not in told
-    assert not any(each in told for each in made)
+    message = str(caught.value)
+    assert message.startswith("2 orders hold money:\n")
+    assert message.index(made[0][:4]) < message.index(made[1][:4]) < message.index("cancel failed")
+    assert message.count("cancel failed") == 1
+    assert made[2][:4] not in message
+    assert not any(each in message for each in made)
 
 
-def test_the_failure_points_at_the_users_line(pytester: pytest.Pytester) -> None:
-    """And looks as docs/testing.md shows it, for its bot without the cancel."""
+def test_failure_looks_as_in_the_documentation(pytester: pytest.Pytester) -> None:
     bot = BOT.code.replace("await client.cancel_order_when_allowed(order)", "pass")
     assert bot != BOT.code
 
@@ -323,7 +317,7 @@ def test_the_failure_points_at_the_users_line(pytester: pytest.Pytester) -> None
 
 
 def order(simulator: Simulator) -> str:
-    """Make an order and return its id."""
+    """Create an order and return its id."""
     body = json.dumps({"country": 187, "service": "tg"}).encode()
     answer = simulator.handle("POST", "/createorder", {}, body)
     return str(answer.json["orderId"])

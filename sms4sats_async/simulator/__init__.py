@@ -1,4 +1,4 @@
-"""The sms4sats service in miniature: for tests, demos and notebooks, without money and telephones.
+"""A simulator of the sms4sats service, for tests, demos and notebooks.
 
 ```python
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
@@ -9,16 +9,18 @@ simulator.script("/cancelorder", Fault.unable_to_save_data(), Fault.hang(after_c
 http_client = simulator.http_client()  # or: async with simulator.serve() as base_url: ...
 ```
 
-It is a state machine with a law of its own, written from the service's documentation, and imports
-nothing from the client. Where the service is unknown, the simulator has a setting in `Behaviour`.
+No money and no telephone is involved. The simulator is written from the service's documentation and
+imports nothing from the client. Where the service is unknown, `Behaviour` has a setting.
 """
 
+from .behaviour import Behaviour
 from .clock import Clock, ManualClock, ScaledClock
 from .faults import Fault
 from .invoice import Network, make_invoice
-from .law import Behaviour, Holder, Kind, LawError, Moment, Order, Stage
 from .messages import Answer, Ending, Request
+from .order import Moment, Order
 from .service import Simulator
+from .states import Holder, Kind, Stage, StateError
 
 __all__ = [
     "Answer",
@@ -28,7 +30,6 @@ __all__ = [
     "Fault",
     "Holder",
     "Kind",
-    "LawError",
     "ManualClock",
     "Moment",
     "Network",
@@ -37,5 +38,6 @@ __all__ = [
     "ScaledClock",
     "Simulator",
     "Stage",
+    "StateError",
     "make_invoice",
 ]

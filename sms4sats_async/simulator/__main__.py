@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
+from .behaviour import Behaviour
 from .clock import ScaledClock
-from .law import Behaviour
 from .service import Simulator
 
 __all__ = ["greeting", "main", "serve"]

@@ -1,4 +1,4 @@
-"""What the simulated service sells: short fixed lists, in the shapes of the real answers."""
+"""Countries, services and prices of the simulated service: short lists in the real format."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,7 +20,7 @@ AUTO_SELECT = 999
 """The id of "any country". (seen in clients)"""
 
 COUNTRIES: tuple[Mapping[str, Any], ...] = (
-    # (seen in clients): `visible` and `rent` are missing on some. 0 is an id like any other.
+    # `visible` and `rent` are missing on some countries; 0 is a valid id. (seen in clients)
     {"id": AUTO_SELECT, "eng": "Auto-Select"},
     {"id": 0, "eng": "Russia", "visible": 0},
     {"id": 6, "eng": "Indonesia", "visible": 1, "rent": 1},
@@ -30,7 +30,7 @@ COUNTRIES: tuple[Mapping[str, Any], ...] = (
 )
 
 SERVICES: tuple[Mapping[str, Any], ...] = (
-    # (seen in clients): `value` is the code, the count a string, an image's address maybe relative.
+    # `value` is the code, `count` is a string, `image.src` may be relative. (seen in clients)
     {
         "key": "tg",
         "text": "Telegram",
@@ -55,13 +55,13 @@ SERVICES: tuple[Mapping[str, Any], ...] = (
 )
 
 RENTAL_COUNTRIES: tuple[Mapping[str, Any], ...] = (
-    # (documented): the duration is a string, in weeks; the price is in satoshis.
+    # The duration is a string, in weeks; the price is in satoshis. (documented)
     {"cc": 6, "country": "Indonesia", "duration": "2", "price": 1368},
     {"cc": 43, "country": "Germany", "duration": "4", "price": 15000},
 )
 
 PRICES: Mapping[str, Any] = MappingProxyType(
-    # (documented): numbers and numeric strings are mixed. All are satoshis.
+    # Numbers and numeric strings in satoshis. (documented)
     {"receive": "1500", "send": 3000, "rent": 15000, "s4s": "4000"}
 )
 
@@ -70,9 +70,9 @@ _RECEIVE_PRICES: Mapping[str, int] = {"tg": 1500, "wa": 1800, "go": 1200}
 
 
 def country_id(country: object) -> int | None:
-    """Return the id of a country given as an id or, in any case, by name; None if unknown.
+    """Return the id of a country, given as an id or a name in any case; None if it is unknown.
 
-    A number in quotes is not accepted: whether the real service does is unknown.
+    An id as a string is rejected: whether the real service accepts it is unknown.
     """
     if isinstance(country, bool):
         return None
@@ -89,5 +89,5 @@ def receive_price(service: object) -> int | None:
 
 
 def rental_price(country: int) -> int | None:
-    """Return the price of renting a number, in satoshis; None where there are none to rent."""
+    """Return the price of renting a number, in satoshis; None if the country has none."""
     return next((int(each["price"]) for each in RENTAL_COUNTRIES if each["cc"] == country), None)

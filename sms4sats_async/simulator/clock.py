@@ -1,9 +1,8 @@
-"""Clocks that tests and demos can hurry: time that runs faster, and time that is moved by hand.
+"""Clocks for tests and demos: one whose time runs faster, and one that a test sets.
 
-Both satisfy the protocol the client asks of a clock (`now`, `monotonic`, `sleep`) and work on
-asyncio and Trio alike. Both know one thing more, `true_time`: the time of the world outside, which
-goes on when a laptop sleeps and does not move when somebody sets its wall clock. The simulated
-service lives by that time, because the real one does not care what the client's clock says either.
+Both have the methods that the client needs of a clock (`now`, `monotonic`, `sleep`) and work on
+asyncio and Trio. Both also have `true_time`, the time of the simulated service: it includes the
+time that a suspended machine misses, and ignores changes of the machine's wall clock.
 """
 
 import math
@@ -18,18 +17,18 @@ import attrs
 __all__ = ["Clock", "ManualClock", "ScaledClock"]
 
 _ROUNDS = 100
-"""How often the other tasks get a turn before `advance` looks whether they have come to rest."""
+"""How often `advance` lets the other tasks run before it checks whether they are all blocked."""
 
 
 class Clock(Protocol):
-    """What the simulator asks of a clock, and what the client asks of one."""
+    """The methods that the simulator, and also the client, needs of a clock."""
 
     def now(self) -> float:
-        """Return the wall clock's time, in Unix seconds."""
+        """Return the wall-clock time in Unix seconds."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment; never goes back."""
+        """Return seconds since a fixed moment; never goes back."""
         ...
 
     async def sleep(self, seconds: float, /) -> None:
@@ -38,10 +37,10 @@ class Clock(Protocol):
 
 
 class ScaledClock:
-    """A clock that runs `speed` times faster than real time.
+    """A clock that runs `speed` times as fast as real time.
 
-    It starts at the real time of day and goes on from there, so that two scaled clocks agree only
-    if they were made at the same moment: share one clock where the times must agree.
+    It starts at the real time. Two scaled clocks agree only if they start at the same moment: share
+    one clock where the times must agree.
     """
 
     def __init__(self, speed: float = 60.0) -> None:
@@ -60,22 +59,22 @@ class ScaledClock:
         self._start = time.monotonic()
 
     def now(self) -> float:
-        """Return the simulated wall clock's time, in Unix seconds."""
+        """Return the simulated wall-clock time in Unix seconds."""
         return self._wall_start + self._elapsed()
 
     def monotonic(self) -> float:
-        """Return simulated seconds since some fixed moment."""
+        """Return simulated seconds since a fixed moment."""
         return self._start + self._elapsed()
 
     def true_time(self) -> float:
-        """Return the simulated time of the world outside: here the same as `now`."""
+        """Return the time of the simulated service: the same as `now`."""
         return self.now()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for that many simulated seconds: `seconds / speed` real ones."""
+        """Wait for that many simulated seconds: `seconds / speed` real seconds."""
         due = self.monotonic() + seconds
         await anyio.lowlevel.checkpoint()
-        # A loop, because a real sleep may end a hair early and the hair is `speed` times as thick.
+        # A loop, because a real sleep may end slightly early, and `speed` multiplies the error.
         while (left := due - self.monotonic()) > 0:  # noqa: ASYNC110
             await anyio.sleep(left / self.speed)
 
@@ -85,7 +84,7 @@ class ScaledClock:
 
 @attrs.define(eq=False)
 class _Sleeper:
-    """A task that waits for a moment of a `ManualClock`."""
+    """A task that sleeps on a `ManualClock`."""
 
     due: float
     event: anyio.Event = attrs.field(factory=anyio.Event)
@@ -93,61 +92,60 @@ class _Sleeper:
 
 
 class ManualClock:
-    """A clock that stands still until it is moved, so that no test waits.
+    """A clock that moves only when a test moves it, so that no test waits.
 
-    With `autojump` (the default) a sleep moves the clock to its own end at once. Without it,
-    sleepers wait until `advance` passes their due time.
+    With `autojump` (the default), a sleep moves the clock to the end of the sleep at once. Without
+    it, a sleep ends when `advance` reaches its end.
 
     Attributes:
-        autojump: whether a sleep moves the clock by itself.
-        sleeps: every sleep that was asked for, in seconds, in order; the simulator's slow answers
-            are among them if it shares this clock.
+        autojump: whether a sleep moves the clock.
+        sleeps: the seconds of every sleep, in order. They include the simulator's slow answers if
+            it shares this clock.
     """
 
     def __init__(self, start: float = 1_800_000_000.0, *, autojump: bool = True) -> None:
-        """Stop the clock at a moment.
+        """Set the clock.
 
         Args:
-            start: the wall clock's first reading, in Unix seconds.
-            autojump: whether a sleep moves the clock by itself.
+            start: the wall-clock time in Unix seconds.
+            autojump: whether a sleep moves the clock.
         """
         self.autojump = autojump
         self.sleeps: list[float] = []
-        self._monotonic = 1_000.0  # far from any wall clock, so that mixing the two shows
+        self._monotonic = 1_000.0  # far from any wall-clock time, so that a mix-up is visible
         self._wall_offset = start - self._monotonic
         self._true_offset = self._wall_offset
         self._sleepers: list[_Sleeper] = []
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Return the wall clock's time, in Unix seconds."""
+        """Return the wall-clock time in Unix seconds."""
         return self._monotonic + self._wall_offset
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment."""
+        """Return seconds since a fixed moment."""
         return self._monotonic
 
     def true_time(self) -> float:
-        """Return the time of the world outside, in Unix seconds.
+        """Return the time of the simulated service, in Unix seconds.
 
-        It moves with sleeps, `advance` and `suspend`, and stays where it is when the wall clock is
-        set or stepped.
+        Sleeps, `advance` and `suspend` move it. `set_wall` and `step_wall` do not.
         """
         return self._monotonic + self._true_offset
 
     @property
     def waiting(self) -> list[float]:
-        """Seconds that each sleeper still has to wait, the next to wake first."""
+        """The seconds that each sleeping task still has to wait, in ascending order."""
         return sorted(sleeper.due - self._monotonic for sleeper in self._sleepers)
 
     async def sleep(self, seconds: float) -> None:
-        """Move the clock by that many seconds, or wait until somebody else has.
+        """Move the clock by that many seconds, or wait until `advance` has.
 
         Args:
-            seconds: how long; zero or less only lets other tasks have a turn.
+            seconds: how long; zero or less only lets other tasks run.
 
         Raises:
-            ValueError: if that is not a finite number, which would break the clock for good.
+            ValueError: if the number is not finite.
         """
         if not math.isfinite(seconds):
             raise ValueError(f"a manual clock cannot sleep for {seconds!r} seconds")
@@ -162,28 +160,28 @@ class ManualClock:
             try:
                 await sleeper.event.wait()
             finally:
-                if sleeper in self._sleepers:  # not woken but cancelled
+                if sleeper in self._sleepers:  # cancelled before `advance` woke it
                     self._sleepers.remove(sleeper)
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock, waking each sleeper at its own due time and letting it run to rest.
+        """Move the clock. Wake each sleeping task at its own time, and let it run until it waits.
 
-        Tasks that wait for a socket or a thread count as being at rest.
+        A task that waits for a socket or a thread counts as waiting.
 
         Args:
             seconds: how far, zero or more.
 
         Raises:
-            ValueError: if that is negative or not finite.
-            RuntimeError: if a sleeper runs in another thread, such as a slow answer of a served
-                simulator: serve with `autojump`, or on a `ScaledClock`.
+            ValueError: if the number is negative or not finite.
+            RuntimeError: if a task in another thread sleeps on this clock, such as a slow answer of
+                a served simulator. Serve with `autojump`, or on a `ScaledClock`.
         """
         target = self._monotonic + _span(seconds)
         await _let_others_run()
         while due := [sleeper for sleeper in self._sleepers if sleeper.due <= target]:
             sleeper = min(due, key=lambda each: each.due)
             if sleeper.thread != threading.get_ident():
-                raise RuntimeError("a sleeper in another thread cannot be woken from here")
+                raise RuntimeError("advance() cannot wake a task in another thread")
             self._sleepers.remove(sleeper)
             self._move_to(sleeper.due)
             sleeper.event.set()
@@ -191,27 +189,27 @@ class ManualClock:
         self._move_to(target)
 
     def set_wall(self, now: float) -> None:
-        """Set the wall clock to that many Unix seconds; no time passes."""
+        """Set the wall clock to that many Unix seconds. No time passes."""
         self._wall_offset = now - self._monotonic
 
     def step_wall(self, seconds: float) -> None:
-        """Step the wall clock forward, or back if negative; no time passes."""
+        """Move the wall clock forward, or back if `seconds` is negative. No time passes."""
         self._wall_offset += seconds
 
     def suspend(self, seconds: float) -> None:
-        """Pass time as a laptop with a closed lid does: the monotonic clock does not see it.
+        """Let time pass as on a suspended machine: the monotonic clock does not count it.
 
         Args:
             seconds: how long, zero or more.
 
         Raises:
-            ValueError: if that is negative or not finite.
+            ValueError: if the number is negative or not finite.
         """
         self._wall_offset += _span(seconds)
         self._true_offset += seconds
 
     def _move_to(self, monotonic: float) -> None:
-        # The lock is for a served simulator, which sleeps on this clock in a thread of its own.
+        # The lock is for a served simulator, which sleeps on this clock in its own thread.
         with self._lock:
             self._monotonic = max(self._monotonic, monotonic)
 
@@ -223,8 +221,8 @@ def _span(seconds: float) -> float:
 
 
 async def _let_others_run() -> None:
-    # On asyncio, `wait_all_tasks_blocked` pauses for 0.1 s whenever it finds somebody running; the
-    # rounds before it make that rare.
+    # On asyncio, `wait_all_tasks_blocked` sleeps for 0.1 s whenever it finds a task that can run.
+    # The checkpoints before it make that rare.
     for _ in range(_ROUNDS):
         await anyio.lowlevel.checkpoint()
     await anyio.wait_all_tasks_blocked()

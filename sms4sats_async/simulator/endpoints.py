@@ -1,7 +1,4 @@
-"""The law over HTTP: which request asks for what, and how the answers look.
-
-Total: whatever the request, there is an answer.
-"""
+"""The endpoints of the simulated service: each request gets an answer, whatever it contains."""
 
 import hashlib
 import re
@@ -10,6 +7,7 @@ from typing import Any, cast
 
 import attrs
 
+from .behaviour import Behaviour
 from .catalogue import (
     COUNTRIES,
     PRICES,
@@ -20,8 +18,10 @@ from .catalogue import (
     receive_price,
     rental_price,
 )
-from .law import Behaviour, Kind, LawError, Order, Stage, World
 from .messages import Answer, Request
+from .order import Order
+from .states import Kind, Stage, StateError
+from .store import Store
 
 __all__ = ["REFUND_TEXT", "answer"]
 
@@ -29,24 +29,24 @@ REFUND_TEXT = (
     "No available number, payment request is canceled. "
     "Your funds are returned to your wallet automatically."
 )
-"""What the status of a refunded order says. (documented)"""
+"""The `error` in the status of a refunded order. (documented)"""
 
 _LONGEST_MESSAGE = 140  # characters (documented)
-_LARGEST_FUND = 100_000_000  # satoshis; a limit is likely, this one is made up
+_LARGEST_FUND = 100_000_000  # satoshis; the real limit is unknown
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_LARGEST_JSON_NUMBER_DIGITS = 15  # what every JSON reader keeps exactly
+_LARGEST_JSON_NUMBER_DIGITS = 15  # more are not exact in every JSON reader
 
 _SMS_STATUS: Mapping[Stage, str] = {
     Stage.CREATED: "created",
     Stage.PAID: "created",
     Stage.SENT: "sent",
     Stage.DONE: "delivered",
-    Stage.RELEASED: "failed",
+    Stage.FAILED: "failed",
 }
 
 
 class _RefusedError(Exception):
-    """The service says no."""
+    """The service rejects the request."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -56,56 +56,56 @@ class _RefusedError(Exception):
 
 @attrs.frozen
 class _Call:
-    """A request together with all it may touch."""
+    """A request and what its endpoint needs."""
 
-    world: World
+    store: Store
     request: Request
     behaviour: Behaviour
     now: float
 
     def key(self) -> str:
-        """Return the API key, which the request must carry."""
+        """Return the API key, which is required."""
         if self.request.api_key is None:
             raise _RefusedError(400, "X-API-Key header is missing.")  # (documented)
         return self.request.api_key
 
     def fields(self) -> dict[str, Any]:
-        """Return the JSON object that the request must carry."""
+        """Return the JSON object in the body, which is required."""
         fields = self.request.json
         if not isinstance(fields, dict):
             raise _RefusedError(400, "the body must be a JSON object")
         return cast("dict[str, Any]", fields)
 
     def text(self, name: str) -> str:
-        """Return a field that must be a text with something in it."""
+        """Return a field that must be a text and not empty."""
         value = self.fields().get(name)
         if not isinstance(value, str) or not value:
             raise _RefusedError(400, f"{name} must be a text")
         return value
 
     def flag(self, name: str) -> bool:
-        """Return a field that must be true or false, if it is there at all."""
+        """Return an optional field that must be true or false; false by default."""
         value = self.fields().get(name, False)
         if not isinstance(value, bool):
             raise _RefusedError(400, f"{name} must be true or false")
         return value
 
 
-def answer(world: World, request: Request, behaviour: Behaviour, now: float) -> Answer:
-    """Do what a request asks for, and answer it.
+def answer(store: Store, request: Request, behaviour: Behaviour, now: float) -> Answer:
+    """Handle a request and return the answer.
 
     Args:
-        world: where it happens.
+        store: the orders and balances.
         request: any request.
-        behaviour: how orders that it creates are treated.
-        now: when it is handled, in Unix seconds.
+        behaviour: the behaviour of an order that the request creates.
+        now: the time in Unix seconds.
     """
     endpoint = _ENDPOINTS.get((request.method, request.path))
     if endpoint is None:
-        # How the real service answers those is unknown.
+        # The answer of the real service is unknown.
         return Answer.refusal(404, "no such endpoint")
     try:
-        return Answer.from_json(endpoint(_Call(world, request, behaviour, now)))
+        return Answer.from_json(endpoint(_Call(store, request, behaviour, now)))
     except _RefusedError as refused:
         return Answer.refusal(refused.status, refused.reason)
 
@@ -116,23 +116,24 @@ def _ping(_: _Call) -> object:
 
 def _cancel_order(call: _Call) -> object:
     try:
-        call.world.cancel(call.request.query.get("orderId", ""), call.now)
-    except (LookupError, LawError):
-        rules = call.behaviour
-        raise _RefusedError(rules.cancel_refusal_status, rules.cancel_refusal_reason) from None
+        call.store.cancel(call.request.query.get("orderId", ""), call.now)
+    except (LookupError, StateError):
+        raise _RefusedError(
+            call.behaviour.cancel_refusal_status, call.behaviour.cancel_refusal_reason
+        ) from None
     return {"status": "OK"}
 
 
 def _order_status(call: _Call) -> object:
     try:
-        order = call.world.find(call.request.query.get("orderId", ""), call.now)
+        order = call.store.find(call.request.query.get("orderId", ""), call.now)
     except LookupError:
         raise _RefusedError(500, "order not found") from None
     return {"status": "OK", "paid": order.paid, **_STATUS_FIELDS[order.kind](order)}
 
 
 def _receive_status(order: Order) -> dict[str, object]:
-    refunded = order.stage is Stage.RELEASED or (
+    refunded = order.stage is Stage.FAILED or (
         order.stage is Stage.CANCELLED and order.behaviour.status_after_cancel == "error"
     )
     if refunded:
@@ -159,7 +160,7 @@ def _send_status(order: Order) -> dict[str, object]:
 
 
 def _fund_status(_: Order) -> dict[str, object]:
-    return {}  # what more there is, is unknown
+    return {}  # other fields are unknown
 
 
 def _create_order(call: _Call) -> object:
@@ -177,7 +178,7 @@ def _create_order(call: _Call) -> object:
     call.flag("realphone")
     if "ref" in call.fields():
         call.text("ref")
-    return _open(call, Kind.RECEIVE, price, country=country, service=service)
+    return _create(call, Kind.RECEIVE, price, country=country, service=service)
 
 
 def _create_send_order(call: _Call) -> object:
@@ -186,8 +187,8 @@ def _create_send_order(call: _Call) -> object:
     if len(call.text("message")) > _LONGEST_MESSAGE:
         raise _RefusedError(400, f"message is longer than {_LONGEST_MESSAGE} characters")
     if "webhookUrl" in call.fields():
-        call.text("webhookUrl")  # the simulator posts nothing there
-    return _open(call, Kind.SEND, SEND_PRICE)
+        call.text("webhookUrl")  # the simulator never calls it
+    return _create(call, Kind.SEND, SEND_PRICE)
 
 
 def _fund(call: _Call) -> object:
@@ -195,15 +196,15 @@ def _fund(call: _Call) -> object:
     amount = call.fields().get("amount")
     if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= _LARGEST_FUND:
         raise _RefusedError(400, "amount must be a positive number of satoshis")
-    return _open(call, Kind.FUND, amount)
+    return _create(call, Kind.FUND, amount)
 
 
-def _open(
+def _create(
     call: _Call, kind: Kind, price: int, *, country: int | None = None, service: str | None = None
 ) -> object:
     immediate = kind is not Kind.FUND and call.flag("immediate")
     try:
-        order = call.world.open(
+        order = call.store.create(
             call.now,
             kind=kind,
             price=price,
@@ -214,20 +215,20 @@ def _open(
             country=country,
             service=service,
         )
-    except LawError as error:
+    except StateError as error:
         raise _RefusedError(400, str(error)) from None
     return {"status": "OK", "orderId": order.order_id, "payreq": order.payreq}
 
 
 def _balance(call: _Call) -> object:
-    return {"status": "OK", "balance": call.world.balance(call.key(), call.now)}
+    return {"status": "OK", "balance": call.store.balance(call.key(), call.now)}
 
 
 def _history(call: _Call) -> object:
     key = call.key()
     paid = [
         order
-        for order in call.world.orders(call.now)
+        for order in call.store.orders(call.now)
         if order.kind is Kind.FUND and order.api_key == key and order.paid
     ]
     return {
@@ -255,7 +256,7 @@ def _countries(_: _Call) -> object:
 
 
 def _services(call: _Call) -> object:
-    if _asked_country(call) is None:
+    if _country_in_query(call) is None:
         raise _RefusedError(400, "country is missing")
     return SERVICES
 
@@ -265,7 +266,7 @@ def _rental_countries(_: _Call) -> object:
 
 
 def _price(call: _Call) -> object:
-    country, service = _asked_country(call), call.request.query.get("service")
+    country, service = _country_in_query(call), call.request.query.get("service")
     prices = dict(PRICES)
     if country is not None or service is not None:
         prices["query"] = dict(call.request.query)
@@ -281,12 +282,12 @@ def _price(call: _Call) -> object:
     return prices
 
 
-def _asked_country(call: _Call) -> int | None:
-    asked = call.request.query.get("country")
-    if asked is None:
+def _country_in_query(call: _Call) -> int | None:
+    text = call.request.query.get("country")
+    if text is None:
         return None
-    # A query has no numbers, so here one must be read from text.
-    country = country_id(int(asked) if re.fullmatch("[0-9]{1,9}", asked) else asked)
+    # Numbers in a query are text, unlike numbers in a JSON body.
+    country = country_id(int(text) if re.fullmatch("[0-9]{1,9}", text) else text)
     if country is None:
         raise _RefusedError(400, "no such country")
     return country
@@ -297,7 +298,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _digits(text: str, behaviour: Behaviour) -> str | int:
-    """Return a code or number as the JSON type that the behaviour asks for."""
+    """Return a code or number as a JSON number or string, depending on the behaviour."""
     digits = text.removeprefix("+")
     if (
         behaviour.json_numbers

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the service, as values that a test can script."""
+"""Failures of the service and of the network, as values that a test can script."""
 
 from collections.abc import Mapping
 from http.client import responses
@@ -20,16 +20,15 @@ _UNABLE_TO_SAVE = Answer.refusal(500, "unable to save data")
 
 @attrs.frozen
 class Fault:
-    """One thing that goes wrong with one request. Make it with one of the constructors.
+    """The failure of one request. Use one of the constructors.
 
-    All constructors take `after_change`. False (the default): the request never reaches the state
-    machine, nothing changes, and where an answer is seen at all it is the 500 `unable to save
-    data`. True: the request is handled, the state changes, and then the answer is spoiled.
-    `Fault.slow` differs a little, see there.
+    Every constructor takes `after_change`. With False, the default, the service does not handle the
+    request and nothing changes. With True, the service handles the request, and only its answer is
+    wrong or lost. `Fault.slow` has its own meaning of `after_change`.
 
     Attributes:
-        kind: what goes wrong, in a word or two.
-        after_change: see above.
+        kind: the failure in one or two words.
+        after_change: whether the service handles the request.
     """
 
     kind: Literal["answer", "cut JSON", "cut body", "hang", "drip", "reset", "slow"]
@@ -39,7 +38,7 @@ class Fault:
 
     @classmethod
     def unable_to_save_data(cls, *, after_change: bool = False) -> "Fault":
-        """The documented 500 that a refused cancel is answered with."""
+        """Answer with the 500 `unable to save data`, the documented answer to a refused cancel."""
         return cls("answer", after_change)
 
     @classmethod
@@ -51,13 +50,13 @@ class Fault:
         *,
         after_change: bool = False,
     ) -> "Fault":
-        """An answer `{"status": "error", "reason": ...}` with any HTTP status.
+        """Answer `{"status": "error", "reason": ...}` with any HTTP status.
 
         Args:
             status: the HTTP status.
-            reason: the reason; by default the status's own phrase.
-            retry_after: value of a `Retry-After` header: seconds, or an HTTP date as text.
-            after_change: whether the request is handled first.
+            reason: the reason; by default the standard phrase of the status.
+            retry_after: the `Retry-After` header: seconds, or an HTTP date as text.
+            after_change: whether the service handles the request.
         """
         if reason is None:
             reason = responses.get(status, "unknown")
@@ -69,14 +68,14 @@ class Fault:
 
     @classmethod
     def html(cls, status: int = 502, *, after_change: bool = False) -> "Fault":
-        """A page of HTML, as gateways answer with."""
+        """Answer with an HTML page, as a gateway does."""
         page = f"<html><head><title>{status}</title></head><body>Bad gateway</body></html>"
         headers = {"content-type": "text/html; charset=utf-8"}
         return cls("answer", after_change, 0.0, Answer(status, page.encode(), headers))
 
     @classmethod
     def big_body(cls, size: int, *, after_change: bool = False) -> "Fault":
-        """A 200 with JSON of exactly `size` bytes, or as few as it takes to say OK."""
+        """Answer with a 200 whose JSON has `size` bytes, or 31 if `size` is smaller."""
         empty = len(Answer.from_json({"status": "OK", "padding": ""}).body)
         padding = "x" * (size - empty)
         answer = Answer.from_json({"status": "OK", "padding": padding})
@@ -84,67 +83,67 @@ class Fault:
 
     @classmethod
     def redirect(cls, location: str, *, after_change: bool = False) -> "Fault":
-        """A 307 to another address."""
+        """Answer with a 307 to another address."""
         answer = Answer(307, b"", {"location": location})
         return cls("answer", after_change, 0.0, answer)
 
     @classmethod
     def cut_json(cls, *, after_change: bool = False) -> "Fault":
-        """A 200 whose body is the first half of some JSON; for HTTP it is complete."""
+        """Answer with a 200 whose body is half of a JSON document, but complete for HTTP."""
         return cls("cut JSON", after_change)
 
     @classmethod
     def cut_body(cls, *, after_change: bool = False) -> "Fault":
-        """Half of an answer whose length promised more, then the connection is closed."""
+        """Send half of the body, then close the connection."""
         return cls("cut body", after_change)
 
     @classmethod
     def hang(cls, *, after_change: bool = False) -> "Fault":
-        """No answer, ever; the connection stays open."""
+        """Never answer; the connection stays open."""
         return cls("hang", after_change)
 
     @classmethod
     def reset(cls, *, after_change: bool = False) -> "Fault":
-        """No answer; the connection is reset."""
+        """Reset the connection without an answer."""
         return cls("reset", after_change)
 
     @classmethod
     def drip(cls, interval: float = 1.0, *, after_change: bool = False) -> "Fault":
-        """An answer of which one byte comes every `interval` seconds of real time."""
+        """Send one byte of the body every `interval` seconds of real time."""
         return cls("drip", after_change, interval)
 
     @classmethod
     def slow(cls, seconds: float, *, after_change: bool = False) -> "Fault":
-        """The right answer, but late.
+        """Send the right answer late.
 
         Args:
-            seconds: how late, by the simulator's clock.
-            after_change: False: the request waits that long before it is handled, and is not
-                handled at all if the client has gone by then; True: it is handled at once and the
-                answer waits.
+            seconds: the delay, by the simulator's clock.
+            after_change: False: the service handles the request after the delay, and not at all if
+                the client has disconnected by then. True: the service handles the request at once
+                and sends the answer after the delay.
         """
         return cls("slow", after_change, seconds)
 
     @property
     def wait_before(self) -> float:
-        """Seconds to wait before the request is handled."""
+        """Seconds to wait before the service handles the request."""
         return self._seconds if self.kind == "slow" and not self.after_change else 0.0
 
     @property
     def wait_after(self) -> float:
-        """Seconds to wait after the request was handled."""
+        """Seconds to wait after the service has handled the request."""
         return self._seconds if self.kind == "slow" and self.after_change else 0.0
 
     @property
     def reaches_service(self) -> bool:
-        """Whether the request is handled."""
+        """Whether the service handles the request."""
         return self.after_change or self.kind == "slow"
 
-    def spoil(self, answer: Answer | None) -> Answer:
-        """Return what the client gets.
+    def change(self, answer: Answer | None) -> Answer:
+        """Return the answer that the client receives.
 
         Args:
-            answer: the right answer; None if the request was not handled.
+            answer: the right answer; None if the service did not handle the request.
         """
         if answer is None:
             answer = _UNABLE_TO_SAVE

@@ -1,4 +1,4 @@
-"""An httpx transport that reaches the simulated service without a socket."""
+"""An httpx transport that calls the simulated service without a socket."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ __all__ = ["InProcessTransport"]
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of an answer, as it arrives."""
+    """The body of an answer, in the parts in which it arrives."""
 
     def __init__(self, answer: Answer, request: httpx.Request) -> None:
         self._answer = answer
@@ -35,16 +35,16 @@ class _Body(httpx.AsyncByteStream):
 
 @attrs.define
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Hands every request to the service, whatever host it names.
+    """Passes every request to the service, whatever its host.
 
-    The errors are those that httpx raises when the same happens over a socket. httpx's own
-    time-outs do not apply: a request that is never answered waits until it is cancelled.
+    It raises the errors that httpx raises over a socket. The time-outs of httpx do not apply: a
+    request without an answer waits until it is cancelled.
     """
 
     respond: Responder
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the answer, or fail as the network would."""
+        """Return the answer to a request, or raise the error of a failed connection."""
         answer = await self.respond(
             request.method,
             request.url.raw_path.decode("ascii"),

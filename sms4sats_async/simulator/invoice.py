@@ -1,7 +1,7 @@
-"""Well-formed Lightning invoices that nobody can pay.
+"""Lightning invoices that are well-formed, but that no wallet can pay.
 
-The layout is BOLT 11's: a human-readable part with network and amount, then, in words of five bits,
-a timestamp, tagged fields and a signature, under the checksum of bech32 (BIP 173).
+The layout follows BOLT 11: a human-readable part with network and amount, then words of five bits
+with a timestamp, tagged fields and a signature, and last the bech32 checksum (BIP 173).
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _CHECKSUM_WORDS = 6
 _TIMESTAMP_WORDS = 7  # 35 bits
 _NO_SIGNATURE = bytes(65)
-"""r = s = 0 is no signature at all: every wallet reads the invoice and none can pay it."""
+"""r = s = 0 is not a signature: a wallet can decode the invoice, but not pay it."""
 
-# "m", "u" and "n" are a thousandth, a millionth and a billionth of a bitcoin. The shortest form
-# wins ("SHOULD use the shortest representation possible").
+# "m", "u" and "n" are a thousandth, a millionth and a billionth of a bitcoin. BOLT 11 asks for the
+# shortest form ("SHOULD use the shortest representation possible").
 _MULTIPLIERS = ((100_000_000, ""), (100_000, "m"), (100, "u"))
-# Bit 8 (var_onion_optin) and bit 14 (payment_secret), which the field `s` calls for.
+# Bit 8 (var_onion_optin) and bit 14 (payment_secret), which the field `s` requires.
 _FEATURES = (1 << 14) | (1 << 8)
 
 
@@ -45,14 +45,14 @@ def make_invoice(
     """Return a BOLT 11 invoice with a correct checksum.
 
     Args:
-        amount_sat: satoshis asked for, or None for an invoice that leaves the amount open.
+        amount_sat: the amount in satoshis; None: the payer chooses it.
         payment_hash: 32 bytes.
         payment_secret: 32 bytes.
-        description: what the payer reads, at most 639 bytes of UTF-8.
-        timestamp: when it was made, in Unix seconds.
-        expiry: seconds after which it must not be paid.
-        network: decides the prefix.
-        signature: 64 bytes and the recovery id; nothing checks it.
+        description: the text for the payer, at most 639 bytes of UTF-8.
+        timestamp: the creation time in Unix seconds.
+        expiry: seconds until the invoice expires.
+        network: the network, which the prefix names.
+        signature: 64 bytes and the recovery id; it is not checked.
     """
     data = [
         *_number_words(timestamp, _TIMESTAMP_WORDS),

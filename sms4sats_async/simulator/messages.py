@@ -1,4 +1,4 @@
-"""Requests and answers as plain values, and how an answer is to be delivered."""
+"""Requests and answers as values, and how an answer is sent."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,20 +16,20 @@ __all__ = ["Answer", "Ending", "Request", "Responder"]
 def _parsed(body: bytes) -> Any:  # noqa: ANN401 - JSON can be anything
     try:
         return json.loads(body)
-    except (ValueError, RecursionError):  # not text, not JSON, a number or a nesting too long
+    except (ValueError, RecursionError):  # a RecursionError: nested too deep
         return None
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """One request as it arrived. Its repr shows no order id and no key whole.
+    """One request as it arrived. Its repr masks order id and key.
 
     Attributes:
-        time: the service's time, in Unix seconds.
-        method: as sent.
-        path: without the query.
+        time: the time of the simulator's clock, in Unix seconds.
+        method: the HTTP method.
+        path: the path without the query.
         query: the first value of each name.
-        headers: all of them, names in lower case.
+        headers: all headers, names in lower case.
         body: the bytes.
     """
 
@@ -44,7 +44,7 @@ class Request:
     def from_wire(
         cls, time: float, method: str, target: str, headers: Mapping[str, str], body: bytes
     ) -> "Request":
-        """Take a request apart; any strings and bytes will do."""
+        """Parse a request; any strings and bytes are accepted."""
         path, _, query = target.partition("?")
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=None)
         return cls(
@@ -58,16 +58,16 @@ class Request:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON can be anything
-        """The body as JSON; None if it is not."""
+        """The body as JSON; None if it is not JSON."""
         return _parsed(self.body)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was sent with it, None if none was."""
+        """The API key of the request, None if there is none."""
         return self.headers.get("x-api-key") or None
 
     def __repr__(self) -> str:
-        """Return method, path, order id and key, the latter two masked."""
+        """Return method and path, and the masked order id and key."""
         parts = [self.method, mask_all(self.path)]
         if "orderId" in self.query:
             parts.append(f"orderId={mask(self.query['orderId'])}")
@@ -77,27 +77,27 @@ class Request:
 
 
 class Ending(Enum):
-    """What becomes of an answer on its way."""
+    """How much of an answer arrives."""
 
     COMPLETE = "complete"
     CUT = "cut"
-    """Half of the body arrives, then the connection is closed."""
+    """Half of the body arrives, then the service closes the connection."""
     RESET = "reset"
-    """Nothing arrives: the connection is reset."""
+    """Nothing arrives: the service resets the connection."""
     HANG = "hang"
-    """Nothing arrives, ever."""
+    """Nothing ever arrives, and the connection stays open."""
 
 
 @attrs.frozen
 class Answer:
-    """What the service answers.
+    """One answer of the service.
 
     Attributes:
         status: HTTP status.
         body: the bytes.
-        headers: all but the length.
-        ending: what becomes of it on its way.
-        drip: seconds of real time before each byte of the body; None: all at once.
+        headers: all headers but the length.
+        ending: how much of the answer arrives.
+        drip: seconds of real time before each byte of the body; None: all bytes at once.
     """
 
     status: int
@@ -121,25 +121,25 @@ class Answer:
     def refusal(
         cls, status: int, reason: str, headers: Mapping[str, str] | None = None
     ) -> "Answer":
-        """Return the answer that says no, in its documented shape."""
+        """Return an error in the documented format."""
         return cls.from_json({"status": "error", "reason": reason}, status, headers)
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON can be anything
-        """The body as JSON; None if it is not."""
+        """The body as JSON; None if it is not JSON."""
         return _parsed(self.body)
 
     @property
     def half(self) -> bytes:
-        """The first half of the body, which is what arrives of a cut one."""
+        """The first half of the body."""
         return self.body[: len(self.body) // 2]
 
     @property
     def wire_headers(self) -> list[tuple[bytes, bytes]]:
-        """All headers as bytes, with the length that the whole body has."""
+        """All headers as bytes, with the length of the whole body."""
         headers = {**self.headers, "content-length": str(len(self.body))}
         return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 Responder = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]
-"""Method, target, headers and body in, answer out."""
+"""Takes method, target, headers and body, and returns the answer."""

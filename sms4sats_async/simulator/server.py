@@ -1,7 +1,7 @@
-"""The simulated service behind a real socket.
+"""Serve the simulated service on a real socket.
 
-uvicorn runs in a thread with an event loop of its own, so it serves programs on asyncio, on Trio,
-and on neither, and it leaves the signal handlers of the main thread alone.
+uvicorn runs in its own thread with its own event loop. So it can serve programs on asyncio, on
+Trio, or without an event loop, and it does not change the signal handlers of the main thread.
 """
 
 import socket
@@ -33,50 +33,47 @@ _Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _BACKLOG = 2048
-_LAST_CALL = 0.02  # seconds
-_GRACE = 1  # seconds; all connections are dropped at once, so this is never waited for
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
+_ACCEPT_DELAY = 0.02  # seconds
+_SHUTDOWN_TIMEOUT = 1  # seconds; never reached, because the shutdown drops all connections
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 seconds
 
 
 class _Connection(H11Protocol):
-    """One connection, such that the application can drop it.
+    """A connection that the application can close without an answer.
 
-    ASGI has no word for "close the connection without an answer": an application that merely
-    returns gets a 500 sent in its name. What ASGI does have is `scope["state"]`, which uvicorn
-    fills from `app_state`; so each connection puts its transport there. Nothing else of uvicorn is
-    touched, and its keep-alive goes on as always.
+    ASGI cannot express that: if the application returns without an answer, uvicorn sends a 500.
+    But uvicorn copies `app_state` to `scope["state"]`, so each connection adds its transport there.
     """
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - see below
-        # The transport's type has no name outside the standard library's event loop, which this
-        # package does not import.
+        # The type of the transport belongs to asyncio, which this package does not import.
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
-        # The event loop does this only for sockets that name TCP as their protocol, which those of
-        # `socket.create_server` do not; without it, each answer takes 40 ms longer.
+        # The event loop sets this only for sockets whose protocol is TCP by name, and those of
+        # `socket.create_server` name none. Without it, each answer takes 40 ms longer.
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The command's own log masks order ids; this one would show them. Switched off here, since
-        # uvicorn's `access_log=False` also takes away the log of other servers in this process.
+        # This log would show whole order ids. uvicorn's `access_log=False` would also switch off
+        # the access log of other uvicorn servers in this process.
         self.access_log = False
 
     def shutdown(self) -> None:
-        """Drop the connection when the server stops, whoever still waits for an answer."""
+        """Drop the connection when the server stops, even if a request has no answer yet."""
         self.transport.abort()
 
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, let what was just accepted become connections, then drop all of them."""
+        """Stop listening, accept the connections of the backlog, and drop all connections."""
         for listener in self.servers:
             listener.close()
-        await anyio.sleep(_LAST_CALL)
+        await anyio.sleep(_ACCEPT_DELAY)
         await super().shutdown(sockets)
 
 
 @attrs.define
 class _Application:
-    """The ASGI application: hands each request on, and answers as badly as it is told to."""
+    """The ASGI application: passes each request to the service and sends its answer."""
 
     respond: Responder
 
@@ -90,8 +87,8 @@ class _Application:
             body += message["body"]
             more = message["more_body"]
         async with anyio.create_task_group() as group:
-            # Whoever hangs, drips or is slow stops as soon as nobody listens any more.
-            group.start_soon(_cancel_when_gone, receive, group.cancel_scope)
+            # An answer that hangs, drips or is slow ends when the client disconnects.
+            group.start_soon(_cancel_on_disconnect, receive, group.cancel_scope)
             await self._answer(scope, body, send)
             group.cancel_scope.cancel()
 
@@ -114,8 +111,8 @@ class _Application:
         if answer.ending is Ending.CUT:
             transport.close()  # sends what is written, then FIN
         if answer.ending is not Ending.COMPLETE:
-            # uvicorn must see the connection gone before the application returns; if it returned
-            # earlier, uvicorn would finish the answer in its name.
+            # If the application returned before uvicorn sees the end of the connection, uvicorn
+            # would complete the answer.
             await anyio.sleep_forever()
 
 
@@ -132,29 +129,29 @@ async def _send_body(answer: Answer, send: _Send) -> None:
         await send({**part, "body": b"", "more_body": False})
 
 
-async def _cancel_when_gone(receive: _Receive, scope: anyio.CancelScope) -> None:
-    await receive()  # after the body, all that can come is "http.disconnect"
+async def _cancel_on_disconnect(receive: _Receive, scope: anyio.CancelScope) -> None:
+    await receive()  # after the body, only "http.disconnect" can follow
     scope.cancel()
 
 
 @attrs.frozen
 class _Serving:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     server: uvicorn.Server
     thread: threading.Thread
 
     def is_stopping(self) -> bool:
-        """Ask the server to stop, and tell whether it is still at it."""
-        # Not before it has started: older uvicorns then leave without closing their socket.
+        """Ask the server to stop, and return whether it still runs."""
+        # Not before it has started: older versions of uvicorn would not close the socket.
         self.server.should_exit = self.server.started
         return self.thread.is_alive()
 
 
 def _start(respond: Responder, host: str, port: int) -> _Serving:
-    # The socket listens before the thread starts: the port is known at once, an address that cannot
-    # be had is an error here and now, and whoever connects early waits in the backlog.
+    # The socket listens before the thread starts. So the port is known at once, an address that
+    # cannot be used is an error here, and early connections wait in the backlog.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     name = f"[{host}]" if family == socket.AF_INET6 else host
@@ -170,7 +167,7 @@ def _start(respond: Responder, host: str, port: int) -> _Serving:
             log_config=None,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=_GRACE,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
         )
     )
     thread = threading.Thread(
@@ -182,25 +179,25 @@ def _start(respond: Responder, host: str, port: int) -> _Serving:
 
 @asynccontextmanager
 async def serve(respond: Responder, host: str = LOOPBACK, port: int = 0) -> AsyncGenerator[str]:
-    """Serve until the block ends; works under asyncio and Trio.
+    """Serve until the block ends, on asyncio or Trio.
 
     Args:
-        respond: what answers the requests; it is called in the server's thread.
+        respond: returns the answer to a request; it is called in the thread of the server.
         host: the address to listen on.
-        port: the port; 0: any free one.
+        port: the port; 0: any free port.
 
     Yields:
         The base URL.
 
     Raises:
-        OSError: if that address cannot be had.
+        OSError: if the address cannot be used.
     """
     serving = _start(respond, host, port)
     try:
         yield serving.url
     finally:
         with anyio.CancelScope(shield=True):
-            # Joined by looking, because a blocking join needs a worker thread, which would stay.
+            # Polling, because a blocking join needs a worker thread, which would stay.
             while serving.is_stopping():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 
@@ -212,22 +209,22 @@ def run(
     *,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until an exception comes, such as `KeyboardInterrupt`; blocks.
+    """Serve until an exception such as `KeyboardInterrupt` is raised. Blocks.
 
     Args:
-        respond: what answers the requests; it is called in the server's thread.
+        respond: returns the answer to a request; it is called in the thread of the server.
         host: the address to listen on.
-        port: the port; 0: any free one.
+        port: the port; 0: any free port.
         on_ready: called with the base URL.
 
     Raises:
-        OSError: if that address cannot be had.
+        OSError: if the address cannot be used.
     """
     serving = _start(respond, host, port)
     try:
         on_ready(serving.url)
         while serving.thread.is_alive():
-            serving.thread.join(1.0)  # no longer, because on Windows a join hears no Ctrl-C
+            serving.thread.join(1.0)  # on Windows, Ctrl-C does not interrupt a join
     finally:
         while serving.is_stopping():
             serving.thread.join(0.01)
