@@ -39,15 +39,19 @@ class Clock(Protocol):
 class ScaledClock:
     """A clock that runs `speed` times as fast as real time.
 
-    It starts at the real time. Two scaled clocks agree only if they start at the same moment: share
-    one clock where the times must agree.
+    Two clocks with the same speed and origin show the same wall-clock time, also in two processes.
+
+    Attributes:
+        speed: simulated seconds per real second.
+        origin: the Unix time at which simulated and real time are equal.
     """
 
-    def __init__(self, speed: float = 60.0) -> None:
-        """Start the clock now.
+    def __init__(self, speed: float = 60.0, *, origin: float | None = None) -> None:
+        """Set the clock.
 
         Args:
             speed: simulated seconds per real second; 1.0 is real time.
+            origin: the Unix time at which simulated and real time are equal; None: now.
 
         Raises:
             ValueError: if the speed is not a positive finite number.
@@ -55,16 +59,24 @@ class ScaledClock:
         if not 0 < speed < math.inf:
             raise ValueError(f"speed must be positive and finite, not {speed!r}")
         self.speed = speed
-        self._wall_start = time.time()
-        self._start = time.monotonic()
+        self.origin: float = time.time() if origin is None else origin
+
+    @property
+    def setting(self) -> str:
+        """The value of `SMS4SATS_SPEED` for a client in another process, such as `20@1764110000`.
+
+        The number after the `@` is the origin.
+        """
+        return "@".join(repr(each).removesuffix(".0") for each in (self.speed, self.origin))
 
     def now(self) -> float:
         """Return the simulated wall-clock time in Unix seconds."""
-        return self._wall_start + self._elapsed()
+        # From the machine's wall clock, because all processes share it, unlike `time.monotonic`.
+        return self.origin + (time.time() - self.origin) * self.speed
 
     def monotonic(self) -> float:
         """Return simulated seconds since a fixed moment."""
-        return self._start + self._elapsed()
+        return time.monotonic() * self.speed
 
     def true_time(self) -> float:
         """Return the time of the simulated service: the same as `now`."""
@@ -77,9 +89,6 @@ class ScaledClock:
         # A loop, because a real sleep may end slightly early, and `speed` multiplies the error.
         while (left := due - self.monotonic()) > 0:  # noqa: ASYNC110
             await anyio.sleep(left / self.speed)
-
-    def _elapsed(self) -> float:
-        return (time.monotonic() - self._start) * self.speed
 
 
 @attrs.define(eq=False)

@@ -142,6 +142,19 @@ class Simulator:
 
         run(self.respond, host, port, on_ready=on_ready)
 
+    def environment(self, base_url: str) -> dict[str, str]:
+        """Return the environment variables for a client in another process.
+
+        Args:
+            base_url: the base URL that `serve` or `run` gave.
+
+        Returns:
+            `SMS4SATS_BASE_URL` and `SMS4SATS_SPEED`. With a `ScaledClock`, the client's clock then
+            agrees with it. With any other clock, the client uses real time.
+        """
+        speed = self.clock.setting if isinstance(self.clock, ScaledClock) else "1"
+        return {"SMS4SATS_BASE_URL": base_url, "SMS4SATS_SPEED": speed}
+
     @property
     def requests(self) -> list[Request]:
         """All requests so far, including those with a fault."""
