@@ -39,10 +39,8 @@ from sms4sats_async.simulator import (
     Fault,
     Holder,
     ManualClock,
-    ScaledClock,
     Simulator,
 )
-from sms4sats_async.simulator.__main__ import main as python_m
 from sms4sats_async.simulator.server import serve
 
 KEY: Final = "key-that-nobody-may-see-5f1c"
@@ -1267,86 +1265,6 @@ def test_a_mistake_before_the_work_is_no_traceback(
 
 
 # --- on this machine ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Simulator]:
-    """The simulators that the command has served; each is stopped by Ctrl-C at once."""
-    found: list[Simulator] = []
-
-    def run(service: Simulator, host: str, port: int, *, on_ready: Any) -> None:
-        found.append(service)
-        on_ready(f"http://{host}:{port}")
-        service.handle("GET", "/price")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Simulator, "run", run)
-    return found
-
-
-def test_simulator_takes_what_the_module_takes(shell: Shell, served: list[Simulator]) -> None:
-    options = "--host localhost --port 5 --speed 600 --pay-after 1 --number-after 2 --code-after 3"
-
-    ended = shell("simulator", *options.split(), "--no-number", "--seed", "7")
-
-    (service,) = served
-    plan = service.behaviour
-    greeting, pointer, request = ended.out.splitlines()
-    assert ended.code == 130
-    assert greeting == "The simulated service is at http://localhost:5 and lives 600 times faster."
-    assert pointer == "Point a client at it: SMS4SATS_BASE_URL=http://localhost:5"
-    assert request.endswith("<GET /price> -> 200")
-    assert (plan.pay_delay, plan.number_delay, plan.code_delay) == (1, 2, 3)
-    assert not plan.number_available
-
-
-@pytest.mark.usefixtures("served")
-def test_simulator_in_json_logs_on_standard_error(shell: Shell) -> None:
-    ended = shell("simulator", "--json")
-
-    assert ended.line == {"base_url": "http://127.0.0.1:8021", "speed": 60.0}
-    assert ended.err.endswith("<GET /price> -> 200\n")
-
-
-def test_the_simulator_and_its_module_have_the_same_defaults(
-    shell: Shell, served: list[Simulator]
-) -> None:
-    """The two take their arguments apart with different means."""
-    shell("simulator")
-    python_m([])
-
-    here, there = served
-    assert here.behaviour == there.behaviour
-    assert isinstance(here.clock, ScaledClock)
-    assert isinstance(there.clock, ScaledClock)
-    assert here.clock.speed == there.clock.speed
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--speed 0", "speed must be positive"),
-        ("--code-after -1", "code_delay must be zero or more"),
-        ("--host 203.0.113.1 --port 0", "The simulator cannot start: "),
-    ],
-)
-def test_a_simulator_that_cannot_start_is_2(shell: Shell, options: str, complaint: str) -> None:
-    ended = shell("simulator", *options.split())
-
-    assert ended.code == 2
-    assert complaint in ended.err
-
-
-def test_a_simulator_without_uvicorn_says_what_to_install(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "sms4sats_async.simulator.server", raising=False)
-
-    ended = shell("simulator")
-
-    assert ended.code == 2
-    assert "pip install 'sms4sats-async[simulator]'" in ended.err
 
 
 @pytest.mark.parametrize("option", ["", "--json"])

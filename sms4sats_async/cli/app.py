@@ -497,54 +497,25 @@ def fund(
 
 _HERE: Final = "On this machine"
 
-Simulated = Annotated[float, typer.Option(metavar="S", help="Simulated seconds.")]
 
+@app.command(
+    rich_help_panel=_HERE,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def simulator(context: typer.Context, *, json: Json = False) -> None:
+    """Run a simulator of the service on this machine, without money, until Ctrl-C."""
+    # The simulator declares the options, and prints its help. It is slow to import.
+    from sms4sats_async.simulator.__main__ import run as serve  # noqa: PLC0415
 
-@app.command(rich_help_panel=_HERE)
-def simulator(
-    *,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 is any free one.")] = 8021,
-    speed: Annotated[
-        float, typer.Option(metavar="N", help="Simulated seconds per real second.")
-    ] = 60.0,
-    pay_after: Simulated = 5.0,
-    number_after: Simulated = 5.0,
-    code_after: Simulated = 60.0,
-    no_number: Annotated[
-        bool, typer.Option("--no-number", help="No number is to be had: orders are refunded.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The same ids and numbers in every run.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Run the service in miniature, without money and telephones, until Ctrl-C."""
-    # Slow to import, and needed here alone.
-    from sms4sats_async.simulator import Behaviour, ScaledClock, Simulator  # noqa: PLC0415
-    from sms4sats_async.simulator.__main__ import greeting, serve  # noqa: PLC0415
-
-    def job(session: Session) -> None:
-        def greet(url: str) -> None:
-            session.out.show({"base_url": url, "speed": speed}, "\n".join(greeting(url, speed)))
-
+    def job(_: Session) -> None:
+        arguments = [*context.args, "--json"] if json else context.args
         try:
-            service = Simulator(
-                Behaviour(
-                    pay_delay=pay_after,
-                    number_delay=number_after,
-                    code_delay=code_after,
-                    number_available=not no_number,
-                ),
-                clock=ScaledClock(speed),
-                seed=seed,
-            )
-            log = sys.stderr if json else sys.stdout
-            code = serve(service, host, port, on_ready=greet, log=log)
+            code = serve(arguments, prog=context.command_path)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             problem = sentence(f"the simulator cannot start: {why}")
-            next_step = "`sms4sats simulator --help` shows what can be chosen."
+            next_step = "`sms4sats simulator --help` lists the options."
             raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
         raise typer.Exit(code)
 

@@ -1,91 +1,97 @@
-"""`python -m sms4sats_async.simulator`: the service in miniature on a port of this machine."""
+"""Run the simulator on a port of this machine: `python -m sms4sats_async.simulator`.
+
+The command `sms4sats simulator` passes its arguments to `run`, so every option is declared here and
+only here.
+"""
 
 import argparse
+import json
 import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+import attrs
 
 from .behaviour import Behaviour
 from .clock import ScaledClock
 from .service import Simulator
 
-__all__ = ["greeting", "main", "serve"]
+__all__ = ["main", "run"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_FAILED = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class _Terminated(BaseException):
-    """SIGTERM came: no error, as KeyboardInterrupt is none."""
+    """SIGTERM arrived. Not an error, like KeyboardInterrupt."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command until Ctrl-C or SIGTERM.
+    """Run the program until Ctrl-C or SIGTERM.
 
     Args:
         argv: the arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 after SIGTERM, 130 after Ctrl-C, 1 if the server cannot start.
+        The exit code: 0 after SIGTERM, 130 after Ctrl-C, 2 if the simulator cannot start.
     """
-    options = _parser().parse_args(argv)
-    simulator = Simulator(
-        Behaviour(
-            pay_delay=options.pay_after,
-            number_delay=options.number_after,
-            code_delay=options.code_after,
-            number_available=not options.no_number,
-        ),
-        clock=ScaledClock(options.speed),
-        seed=options.seed,
-    )
-
-    def greet(url: str) -> None:
-        for line in greeting(url, options.speed):
-            # Flushed, because whoever starts this in a pipe waits for the address.
-            print(line, flush=True)  # noqa: T201 - this is a command
-
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        return serve(simulator, options.host, options.port, on_ready=greet, log=sys.stdout)
-    except (ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is a command
-        return 1
+        return run(arguments, prog="python -m sms4sats_async.simulator")
+    except (ImportError, OSError, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - this is a program
+        return _FAILED
 
 
-def greeting(url: str, speed: float) -> tuple[str, str]:
-    """Return what is said as soon as it can be reached: where it is, and how to get there."""
-    return (
-        f"The simulated service is at {url} and lives {speed:g} times faster.",
-        f"Point a client at it: SMS4SATS_BASE_URL={url}",
-    )
-
-
-def serve(
-    simulator: Simulator, host: str, port: int, *, on_ready: Callable[[str], None], log: TextIO
-) -> int:
-    """Serve until Ctrl-C or SIGTERM.
+def run(arguments: Sequence[str], *, prog: str) -> int:
+    """Serve as the arguments say, until Ctrl-C or SIGTERM. Print the address and each request.
 
     Args:
-        simulator: the service.
-        host: the address to listen on.
-        port: the port; 0: any free one.
-        on_ready: called with the base URL.
-        log: where a line for each request goes.
+        arguments: the arguments of the program, without its name.
+        prog: the name of the program, for its help.
 
     Returns:
-        The exit code: 0 after SIGTERM, 130 after Ctrl-C.
+        The exit code: 0 after SIGTERM or `--help`, 130 after Ctrl-C.
 
     Raises:
         ImportError: if uvicorn is not installed.
-        OSError: if that address cannot be had.
+        OSError: if the address cannot be used.
+        ValueError: if an argument is invalid.
     """
     try:
-        with _logging_to(log), _termination_as_exception():
-            simulator.run(host, port, on_ready=on_ready)
+        options = _parser(prog).parse_args(arguments)
+    except SystemExit:  # after --help
+        return 0
+    settings = attrs.fields_dict(Behaviour)
+    behaviour = Behaviour(
+        **{name: value for name, value in vars(options).items() if name in settings}
+    )
+    simulator = Simulator(behaviour, clock=ScaledClock(options.speed), seed=options.seed)
+
+    def announce(url: str) -> None:
+        environment = simulator.environment(url)
+        if options.json:
+            known = {"base_url": url, "speed": options.speed, "environment": environment}
+            lines = [json.dumps(known)]
+        else:
+            factor = f"{options.speed:g} times as fast as real time"
+            lines = [
+                f"The simulator listens on {url}. Its time runs {factor}.",
+                "To use it, run these lines in another terminal:",
+                *(f"export {name}={value}" for name, value in environment.items()),
+            ]
+        for line in lines:
+            # Flushed, because a program that reads a pipe waits for the address.
+            print(line, flush=True)  # noqa: T201 - this is a program
+
+    try:
+        with _log_to(sys.stderr if options.json else sys.stdout), _sigterm_as_exception():
+            simulator.run(options.host, options.port, on_ready=announce)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except _Terminated:
@@ -94,7 +100,7 @@ def serve(
 
 
 @contextmanager
-def _logging_to(stream: TextIO) -> Generator[None]:
+def _log_to(stream: TextIO) -> Generator[None]:
     log = logging.getLogger("sms4sats_async.simulator")
     handler = logging.StreamHandler(stream)
     level = log.level
@@ -108,7 +114,7 @@ def _logging_to(stream: TextIO) -> Generator[None]:
 
 
 @contextmanager
-def _termination_as_exception() -> Generator[None]:
+def _sigterm_as_exception() -> Generator[None]:
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         raise _Terminated
 
@@ -119,21 +125,49 @@ def _termination_as_exception() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sms4sats_async.simulator",
-        description="Run the sms4sats service in miniature. No money and no telephone is involved.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise the error, so that each program reports it in its own format."""
+        raise ValueError(message)
+
+    def format_help(self) -> str:
+        """Return the help with the headings of the command `sms4sats`."""
+        text = super().format_help()
+        return text.replace("usage:", "Usage:", 1).replace("options:", "Options:", 1)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog,
+        usage="%(prog)s [OPTIONS]",
+        description="Run a simulator of the sms4sats service, without money and telephones.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=int, default=8021, help="port to listen on; 0: any free one")
-    add("--speed", type=_speed, default=60.0, help="simulated seconds per real second")
-    add("--pay-after", type=_seconds, default=5.0, metavar="S", help="simulated seconds")
-    add("--number-after", type=_seconds, default=5.0, metavar="S", help="simulated seconds")
-    add("--code-after", type=_seconds, default=60.0, metavar="S", help="simulated seconds")
-    add("--no-number", action="store_true", help="no number is available: orders are refunded")
-    add("--seed", type=int, help="makes ids and numbers the same in every run")
+    default = "(default: %(default)s)"
+    add("--host", default="127.0.0.1", help=f"address to listen on {default}")
+    add("--port", type=int, default=8021, help=f"port to listen on; 0: any free port {default}")
+    add("--speed", type=_speed, default=60.0, help=f"simulated seconds per real second {default}")
+    # `dest` is the setting of Behaviour.
+    for flag, setting, seconds, end in (
+        ("--pay-after", "pay_delay", 5.0, "the payment"),
+        ("--number-after", "number_delay", 5.0, "the number, from the payment"),
+        ("--code-after", "code_delay", 60.0, "the code, from the number"),
+    ):
+        text = f"simulated seconds until {end} {default}"
+        add(flag, dest=setting, type=_seconds, default=seconds, metavar="S", help=text)
+    add(
+        "--no-number",
+        dest="number_available",
+        action="store_false",
+        help="no number is available: the service refunds every order",
+    )
+    add("--seed", type=int, help="make ids and numbers the same in every run")
+    add(
+        "--json",
+        action="store_true",
+        help="print the address as a JSON object, and the requests on standard error",
+    )
     return parser
 
 
