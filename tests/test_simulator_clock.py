@@ -1,15 +1,66 @@
 """The clocks of the simulator: one runs faster than real time, and a test moves the other."""
 
+import hashlib
 import math
+import queue
 import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
-from sms4sats_async.simulator import Clock, ManualClock, ScaledClock
+from sms4sats_async.simulator import Clock, ManualClock, ScaledClock, idle
 
 START = 1_800_000_000.0
+RUNS = 50
+
+InThread = Callable[[], Awaitable[object]]
+
+
+def work() -> None:
+    """Work for about two milliseconds."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 5_000)
+
+
+class CountingThread(threading.Thread):
+    """Works in its own thread and counts its jobs, as the thread of a `SqliteJournal` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self.given = self.done = 0
+
+    def sms4sats_jobs(self) -> tuple[int, int]:
+        return self.given, self.done
+
+    async def work(self) -> None:
+        finished, token = anyio.Event(), anyio.lowlevel.current_token()
+        self.given += 1
+        self.wake.put(lambda: anyio.from_thread.run_sync(finished.set, token=token))
+        await finished.wait()
+
+    def run(self) -> None:
+        while (wake := self.wake.get()) is not None:
+            work()
+            wake()
+            self.done += 1
+
+
+@pytest.fixture(params=["worker thread", "counting thread"])
+def in_thread(request: pytest.FixtureRequest) -> Iterator[InThread]:
+    """Yield a function that works in a thread while its task waits."""
+    if request.param == "worker thread":
+        yield lambda: anyio.to_thread.run_sync(work)
+        return
+    thread = CountingThread()
+    thread.start()
+    yield thread.work
+    thread.wake.put(None)
+    thread.join()
 
 
 @pytest.mark.anyio
@@ -101,6 +152,46 @@ async def test_advance_wakes_each_task_at_its_own_time() -> None:
         assert clock.waiting == [10]
         await clock.advance(10)
     assert woken[3:] == [("late", 30)]
+    assert clock.waiting == []
+
+
+@pytest.mark.anyio
+async def test_advance_waits_for_threads(in_thread: InThread) -> None:
+    """Each task sleeps, works in a thread, and does so twice more. The test runs 50 times."""
+    for _ in range(RUNS):
+        clock = ManualClock(START, autojump=False)
+        woken: list[float] = []
+
+        async def sleep_and_work(clock: ManualClock, woken: list[float], *naps: float) -> None:
+            for nap in naps:
+                await clock.sleep(nap)
+                await in_thread()
+                await in_thread()
+                woken.append(clock.now() - START)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleep_and_work, clock, woken, 10, 5, 5)
+            group.start_soon(sleep_and_work, clock, woken, 12, 4, 4)
+            await clock.advance(20)
+            assert woken == [10, 12, 15, 16, 20, 20]
+
+
+@pytest.mark.anyio
+async def test_advance_does_not_wait_for_a_blocked_worker_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker thread waits for a sleep, which only `advance` can end."""
+    monkeypatch.setattr(idle, "LONGEST_WORK", 0.02)
+    clock = ManualClock(START, autojump=False)
+
+    async def sleep_in_thread() -> None:
+        await anyio.to_thread.run_sync(anyio.from_thread.run, clock.sleep, 30)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleep_in_thread)
+        await clock.advance(20)
+        assert clock.waiting == [10]
+        await clock.advance(10)
     assert clock.waiting == []
 
 

@@ -14,10 +14,9 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-__all__ = ["Clock", "ManualClock", "ScaledClock"]
+from .idle import IdleWatch
 
-_ROUNDS = 100
-"""How often `advance` lets the other tasks run before it checks whether they are all blocked."""
+__all__ = ["Clock", "ManualClock", "ScaledClock"]
 
 
 class Clock(Protocol):
@@ -126,6 +125,7 @@ class ManualClock:
         self._true_offset = self._wall_offset
         self._sleepers: list[_Sleeper] = []
         self._lock = threading.Lock()
+        self._idle = IdleWatch()
 
     def now(self) -> float:
         """Return the wall-clock time in Unix seconds."""
@@ -175,7 +175,9 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Move the clock. Wake each sleeping task at its own time, and let it run until it waits.
 
-        A task that waits for a socket or a thread counts as waiting.
+        A task that waits for a worker thread (`anyio.to_thread.run_sync`) or for a `SqliteJournal`
+        goes on first. A task that waits for a socket counts as waiting. So does one whose worker
+        thread takes longer than two real seconds.
 
         Args:
             seconds: how far, zero or more.
@@ -186,7 +188,7 @@ class ManualClock:
                 a served simulator. Serve with `autojump`, or on a `ScaledClock`.
         """
         target = self._monotonic + _span(seconds)
-        await _let_others_run()
+        await self._idle.wait()
         while due := [sleeper for sleeper in self._sleepers if sleeper.due <= target]:
             sleeper = min(due, key=lambda each: each.due)
             if sleeper.thread != threading.get_ident():
@@ -194,7 +196,7 @@ class ManualClock:
             self._sleepers.remove(sleeper)
             self._move_to(sleeper.due)
             sleeper.event.set()
-            await _let_others_run()
+            await self._idle.wait()
         self._move_to(target)
 
     def set_wall(self, now: float) -> None:
@@ -227,11 +229,3 @@ def _span(seconds: float) -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"time can pass by zero or more finite seconds, not {seconds!r}")
     return seconds
-
-
-async def _let_others_run() -> None:
-    # On asyncio, `wait_all_tasks_blocked` sleeps for 0.1 s whenever it finds a task that can run.
-    # The checkpoints before it make that rare.
-    for _ in range(_ROUNDS):
-        await anyio.lowlevel.checkpoint()
-    await anyio.wait_all_tasks_blocked()
