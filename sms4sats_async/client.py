@@ -51,6 +51,7 @@ from ._orders.steps import (
 )
 from ._process import new_owner
 from ._redact import show
+from ._speed import clock_for
 from .errors import (
     AuthenticationError,
     ClientStateError,
@@ -114,7 +115,8 @@ class Sms4SatsClient:
         http_client: An `httpx.AsyncClient`, `httpx2.AsyncClient` or `aiohttp.ClientSession` to
             send with. You own it; the client never closes it. By default the client has its own
             connections, and honours `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-        clock: Another source of time, for tests; see `Clock`.
+        clock: Another source of time, for tests; see `Clock`. None: the machine's clock, or, only
+            for a simulator on this machine, the one that `SMS4SATS_SPEED` names.
         on_event: Receives progress events: an order that was created or ended, an attempt that
             failed, a wait, a status read during a wait. It must not block. The client logs what it
             raises, and goes on.
@@ -144,6 +146,8 @@ class Sms4SatsClient:
             base_url = os.environ.get("SMS4SATS_BASE_URL") or DEFAULT_BASE_URL
         self._api_key = None if api_key is None else validate.api_key(api_key)
         self._base_url = validate.base_url(base_url, key_is_set=self._api_key is not None)
+        if clock is None:
+            clock = clock_for(self._base_url, os.environ)
         clock = SystemClock() if clock is None else clock
         report = Reporter(on_event)
         if journal is not None:

@@ -13,7 +13,7 @@ import anyio
 import httpx
 import pytest
 
-from sms4sats_async import CancelOutcome, RequestTimeoutError, RetryPolicy, Sms4SatsClient
+from sms4sats_async import OrderOutcome, RequestTimeoutError, RetryPolicy, Sms4SatsClient
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
 from sms4sats_async.testing import API_KEY, assert_no_held_orders
 from tests.test_documents import PYTHON, Block, blocks_of
@@ -98,7 +98,7 @@ BODY = """
     sms4sats_simulator.behaviour = Behaviour(pay_delay=0, code_delay=None)
     order = await sms4sats_client.create_order(country=187, service="tg")
     done = await sms4sats_client.cancel_order_when_allowed(order)
-    assert done.outcome.funds_returned
+    assert done.refunded
     assert sms4sats_simulator.holder(order.order_id) is Holder.REFUNDED
 """
 ASYNC = f"async def test_it(sms4sats_client, sms4sats_simulator):{BODY}"
@@ -170,7 +170,7 @@ async def test_cancel_waits_two_minutes_of_the_clock(
     order = await sms4sats_client.create_order(country=187, service="tg")
     done = await sms4sats_client.cancel_order_when_allowed(order)
 
-    assert done.outcome is CancelOutcome.CANCELLED
+    assert done.outcome is OrderOutcome.CANCELLED
     assert 120 <= sms4sats_clock.now() - started < 125
     assert sms4sats_simulator.clock is sms4sats_clock
 

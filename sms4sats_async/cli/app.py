@@ -15,7 +15,7 @@ from .facts import facts, result_facts, status_in_words
 from .output import Output
 from .session import Session, Stop, finish, finish_async, run
 from .times import local, moment, satoshis, span
-from .work import check_price, now
+from .work import check_price
 from .work import resume as resume_orders
 
 _LONGEST_LINE: Final = 200
@@ -328,7 +328,7 @@ def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) ->
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
         async for found in session.client.watch_order(identifier):
-            _, _, time = local(now()).partition(" ")
+            _, _, time = local(session.now()).partition(" ")
             session.out.show(facts(found), f"{time[:8]}  {status_in_words(found)}")
 
     run(work, base_url=base_url, json=json)
@@ -367,7 +367,7 @@ def cancel(
 
     async def work(session: Session) -> None:
         identifier, entry = await session.find(order_id)
-        since = created_at if age is None else now() - age
+        since = created_at if age is None else session.now() - age
         if since is None and entry is not None:
             since = entry.created_at  # also for the message of an interruption
         session.ordered_at, session.stage = since, Stage.CANCELLING
@@ -428,7 +428,7 @@ def resume(
             entries = await session.journal.pending(session.client.base_url)
         else:
             identifier, entry = await session.find(order_id)
-            entries = [entry or JournalEntry("", "receive", now(), identifier)]
+            entries = [entry or JournalEntry("", "receive", session.now(), identifier)]
         if len(entries) == 1:
             session.ordered_at = entries[0].created_at
         match entries:

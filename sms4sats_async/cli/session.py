@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -17,6 +17,7 @@ import platformdirs
 import typer
 
 from sms4sats_async import (
+    DEFAULT_BASE_URL,
     AttemptFailed,
     Clock,
     Event,
@@ -29,6 +30,7 @@ from sms4sats_async import (
     SqliteJournal,
     StatusPolled,
 )
+from sms4sats_async._speed import clock_for
 from sms4sats_async.progress import Progress
 
 from .ends import End, ExitCode, Stage, end_of, interrupted
@@ -75,6 +77,7 @@ class Session:
         out: What it prints.
         stage: What it is at, for somebody who interrupts it.
         client: The client, while the command runs.
+        clock: The clock of the client.
         journal: Where orders are written down, while the command runs.
         ordered_at: When its order was made, if that is known.
     """
@@ -82,6 +85,7 @@ class Session:
     out: Output
     stage: Stage = Stage.READING
     client: Sms4SatsClient = attrs.field(init=False)
+    clock: Clock = attrs.field(factory=lambda: CLOCK)
     journal: SqliteJournal = attrs.field(init=False)
     ordered_at: datetime | None = None
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
@@ -105,7 +109,7 @@ class Session:
             case _:
                 pass
         if self._progress is None:
-            self._progress = Progress(clock=CLOCK)
+            self._progress = Progress(clock=self.clock)
         self._progress(event)
 
     def _show_once(self, status: OrderStatus) -> None:
@@ -114,6 +118,10 @@ class Session:
         if self._last_seen.get(status.order_id) != known:
             self._last_seen[status.order_id] = known
             self.out.show(facts(status))
+
+    def now(self) -> datetime:
+        """Return the time of the command's clock."""
+        return datetime.fromtimestamp(self.clock.now(), UTC)
 
     def interrupted(self) -> End:
         """Return what an interruption now means."""
@@ -173,10 +181,15 @@ def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, j
     """Do a command's work with a client; raise `typer.Exit` if it does not come to its end."""
 
     async def work_with_a_client(session: Session) -> None:
+        simulated = clock_for(base_url or DEFAULT_BASE_URL, os.environ)
+        session.clock = CLOCK if simulated is None else simulated
         async with (
             SqliteJournal(_journal_path()) as session.journal,
             Sms4SatsClient(
-                base_url=base_url, clock=CLOCK, on_event=session.tell, journal=session.journal
+                base_url=base_url,
+                clock=session.clock,
+                on_event=session.tell,
+                journal=session.journal,
             ) as session.client,
         ):
             try:

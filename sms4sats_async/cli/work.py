@@ -1,14 +1,13 @@
 """What takes several calls: resuming one order or many."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
 
 from sms4sats_async import JournalEntry, Order, SendOrder, Sms4SatsError
 
-from . import session as here
 from .ends import End, ExitCode, end_of, end_of_result
 from .facts import facts, in_words, read_invoice, result_facts, shortened, status_in_words
 from .session import Session, Stop
@@ -22,11 +21,6 @@ _WORST_FIRST: Final = (
     ExitCode.DONE,
 )
 _DEFAULT_TIMEOUT: Final = timedelta(minutes=5)
-
-
-def now() -> datetime:
-    """Return the time of the command's clock."""
-    return datetime.fromtimestamp(here.CLOCK.now(), UTC)
 
 
 def check_price(order: Order, limit: int) -> None:
@@ -49,19 +43,18 @@ def check_price(order: Order, limit: int) -> None:
     )
 
 
-def time_left(entry: JournalEntry | None, timeout: timedelta | None) -> timedelta:
+def time_left(entry: JournalEntry, timeout: timedelta | None, now: datetime) -> timedelta:
     """Return how long to wait for the code of an order that is resumed.
 
     Args:
         entry: What the journal has of it.
         timeout: How old the order may get, if that was given; None: the recorded deadline.
+        now: The time.
     """
-    if entry is None:
-        return timeout or _DEFAULT_TIMEOUT
-    deadline = entry.created_at + (timeout or _DEFAULT_TIMEOUT)
+    deadline = entry.created_at + (_DEFAULT_TIMEOUT if timeout is None else timeout)
     if timeout is None and entry.code_deadline is not None:
         deadline = entry.code_deadline
-    return max(deadline - now(), timedelta(0))
+    return max(deadline - now, timedelta(0))
 
 
 async def resume(
@@ -80,7 +73,7 @@ async def resume(
                 found = await session.client.get_order_status(order)
                 known, message = facts(found), status_in_words(found)
             else:
-                left = time_left(entry, timeout)
+                left = time_left(entry, timeout, session.now())
                 result = await session.client.code_or_refund(order, timeout=left)
                 known, message = result_facts(result), end_of_result(result).message
         except Sms4SatsError as error:

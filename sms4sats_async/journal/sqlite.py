@@ -107,6 +107,21 @@ _CREATING: Final = threading.Lock()
 process opens the new one before it is closed."""
 
 
+class _Thread(threading.Thread):
+    """The thread of a journal. A test's clock reads `sms4sats_jobs` and waits for its jobs."""
+
+    def __init__(
+        self, serve: Callable[..., None], before: threading.Thread | None, counts: list[int]
+    ) -> None:
+        super().__init__(target=serve, args=(before,))
+        self._counts = counts
+
+    def sms4sats_jobs(self) -> tuple[int, int]:
+        """Return how many jobs were given to the thread, and how many are done."""
+        given, done = self._counts
+        return given, done
+
+
 class _Job(Generic[T]):
     """Something to do in the thread, and what came of it."""
 
@@ -150,6 +165,7 @@ class SqliteJournal:
         self._path = as_path("path", path)
         self._lock_timeout = positive_seconds("lock_timeout", lock_timeout)
         self._jobs: deque[_Job[Any]] = deque()
+        self._counts = [0, 0]  # jobs given and done
         self._thread: threading.Thread | None = None
         self._serving = False
         self._changed = threading.Condition()
@@ -243,13 +259,15 @@ class SqliteJournal:
         job = _Job(work)
         with self._changed:
             if not self._serving:
-                thread = threading.Thread(target=self._serve, args=(self._thread,), name=repr(self))
+                thread = _Thread(self._serve, self._thread, self._counts)
+                thread.name = repr(self)
                 try:
                     thread.start()
                 except RuntimeError as error:  # the machine's last one, or the process ends
                     raise self._explain(error) from error
                 self._thread, self._serving, self._closing = thread, True, False
             self._jobs.append(job)
+            self._counts[0] += 1
             self._changed.notify()
         return await job.wait()
 
@@ -269,6 +287,7 @@ class SqliteJournal:
                     break
             self._work(jobs)
             _tell(jobs)
+            self._counts[1] += len(jobs)
         self._close()
 
     def _work(self, jobs: list[_Job[Any]]) -> None:
