@@ -307,7 +307,7 @@ def test_code_prints_nothing_where_the_money_is_back(shell: Shell) -> None:
     (order,) = shell.service.orders
     assert (ended.code, ended.out) == (0, "")
     assert ended.err.endswith("what was paid is back with the payer, or on its way.\n")
-    assert order.holder is Holder.RETURNED
+    assert order.holder is Holder.REFUNDED
     assert shell.ages_at_cancel() == [pytest.approx(180, abs=5)]
 
 
@@ -412,7 +412,7 @@ def test_a_status_that_is_refused_for_good_leads_to_the_money(shell: Shell) -> N
 
     (order,) = shell.service.orders
     assert (ended.code, ended.out) == (0, "")
-    assert order.holder is Holder.RETURNED
+    assert order.holder is Holder.REFUNDED
 
 
 # --- cancel ---------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_a_status_that_is_refused_for_good_leads_to_the_money(shell: Shell) -> N
 
 def test_cancel_waits_until_it_is_allowed(shell: Shell) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
 
     ended = shell("cancel", order_id)
 
@@ -430,12 +430,12 @@ def test_cancel_waits_until_it_is_allowed(shell: Shell) -> None:
     )
     assert "waiting 2:00" in ended.err
     assert shell.ages_at_cancel() == [pytest.approx(120, abs=5)]
-    assert shell.holder(order_id) is Holder.RETURNED
+    assert shell.holder(order_id) is Holder.REFUNDED
 
 
 def test_cancel_counts_from_the_journal(shell: Shell) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
     anyio.run(shell.clock.sleep, 90)
 
     ended = shell("cancel", order_id)
@@ -448,7 +448,7 @@ def test_cancel_counts_from_the_journal(shell: Shell) -> None:
 @pytest.mark.parametrize("option", ["--age=90s", "--created-at={made}"])
 def test_cancel_counts_from_what_it_is_told(shell: Shell, option: str) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
     made = shell("pending", "--json").line["created_at"]
     anyio.run(shell.clock.sleep, 90)
     shell.journal.unlink()
@@ -461,7 +461,7 @@ def test_cancel_counts_from_what_it_is_told(shell: Shell, option: str) -> None:
 
 def test_cancel_says_that_it_does_not_know_the_age(shell: Shell) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
     shell.journal.unlink()
 
     ended = shell("cancel", order_id)
@@ -480,7 +480,7 @@ def test_cancel_without_waiting_is_refused_early(shell: Shell) -> None:
 
 def test_cancel_without_waiting_works_in_time(shell: Shell) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
     anyio.run(shell.clock.sleep, 120)
 
     line = shell("cancel", order_id, "--no-wait", "--json").line
@@ -657,13 +657,13 @@ def test_the_money_comes_back_without_a_journal(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_id = shell.order()
-    shell.service.behave(order_id, no_code())
+    shell.service.set_behaviour(order_id, no_code())
     monkeypatch.setenv("SMS4SATS_JOURNAL", "/dev/null/orders.sqlite")
 
     ended = shell("cancel", order_id)
 
     assert ended.code == 0
-    assert shell.holder(order_id) is Holder.RETURNED
+    assert shell.holder(order_id) is Holder.REFUNDED
     assert ended.err.count("What becomes of the order is not written down: ") == 1
 
 
@@ -724,7 +724,7 @@ def test_resume_goes_on_with_an_order(shell: Shell) -> None:
 def test_resume_goes_on_with_all_that_is_pending(shell: Shell) -> None:
     """A code for the one, the money for the other, and a look at the message."""
     with_a_code, without = shell.order(), shell.order()
-    shell.service.behave(without, no_code())
+    shell.service.set_behaviour(without, no_code())
     message = shell("send", "+4915112345678", "hello", "--json").line["order_id"]
 
     ended = shell("resume", "--json")
@@ -735,7 +735,7 @@ def test_resume_goes_on_with_all_that_is_pending(shell: Shell) -> None:
     assert lines[without]["funds_returned"]
     assert lines[message]["state"] == "message created"
     assert "lnbcrt" not in ended.err
-    assert shell.holder(without) is Holder.RETURNED
+    assert shell.holder(without) is Holder.REFUNDED
 
 
 def test_resume_asks_for_the_money_of_an_old_order_at_once(shell: Shell) -> None:
@@ -748,7 +748,7 @@ def test_resume_asks_for_the_money_of_an_old_order_at_once(shell: Shell) -> None
     assert ended.code == 0
     assert "waiting" not in ended.err
     assert shell.ages_at_cancel() == [pytest.approx(400, abs=1)]
-    assert shell.holder(order_id) is Holder.RETURNED
+    assert shell.holder(order_id) is Holder.REFUNDED
 
 
 def test_resume_of_an_order_that_has_ended_shows_where_it_stands(shell: Shell) -> None:
@@ -1138,7 +1138,7 @@ def test_an_old_order_is_cancelled_on_the_way_out(
     (order,) = shell.service.orders
     assert ended.code == 130
     assert "Interrupted. The order was cancelled: what was paid is back" in ended.err
-    assert order.holder is Holder.RETURNED
+    assert order.holder is Holder.REFUNDED
 
 
 # --- an output that nobody takes ------------------------------------------------------------------

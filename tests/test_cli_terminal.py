@@ -384,7 +384,7 @@ def test_what_is_told_breaks_between_words(desk: Desk, columns: int) -> None:
 def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
     desk("order", "187", "tg")
     (order,) = desk.service.orders
-    desk.service.behave(order.order_id, Behaviour(code_delay=None))
+    desk.service.set_behaviour(order.order_id, Behaviour(code_delay=None))
     desk.service.script("/cancelorder", Fault.unable_to_save_data())
 
     text = desk("cancel", order.order_id).text

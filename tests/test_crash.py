@@ -22,7 +22,7 @@ import anyio.from_thread
 import pytest
 
 from sms4sats_async import CancelOutcome, JournalEntry, SqliteJournal
-from sms4sats_async.simulator import Behaviour, Fault, Holder, LawError, Simulator
+from sms4sats_async.simulator import Behaviour, Fault, Holder, StateError, Simulator
 from tests.crash_bot import SharedClock
 
 SPEED = 200.0
@@ -90,7 +90,7 @@ class World:
                 self.simulator.behaviour = self.draw.choice(BEHAVIOURS)
             case ["ACK", order_id]:
                 self.acknowledged.append(order_id)
-                with suppress(LawError):  # over already, if this process was held up
+                with suppress(StateError):  # over already, if this process was held up
                     self.simulator.pay(order_id)
             case _:
                 pass
@@ -158,7 +158,7 @@ def test_a_bot_that_is_killed_loses_no_order_and_no_code(world: World, point: st
             assert entry.outcome is CancelOutcome.CODE_ARRIVED
             assert entry.code == order.code
         if entry.outcome in {CancelOutcome.CANCELLED, CancelOutcome.ALREADY_RELEASED}:
-            assert order.holder in {Holder.RETURNED, Holder.NONE}
+            assert order.holder in {Holder.REFUNDED, Holder.NONE}
     # No cancel was sent early.
     for request in world.simulator.requests:
         if request.path == "/cancelorder":

@@ -28,7 +28,7 @@ async def test_the_demo_tells_the_whole_story() -> None:
         "waiting: the service cancels no order younger than this",
         "attempt 1 failed, next in",
         "attempt 2 failed, next in",
-        "money returned | attempt 3: cancelled",
+        "money refunded | attempt 3: cancelled",
         "get_order_status confirms: refunded",
         "who held the money",
         "the money is back with the payer",

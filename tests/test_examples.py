@@ -391,7 +391,7 @@ def planned(simulator: Simulator, **plans: Behaviour) -> Callable[[Event], None]
 
     def tell(event: Event) -> None:
         if isinstance(event, OrderCreated) and isinstance(event.order, ReceiveOrder):
-            simulator.behave(event.order.order_id, plans[str(event.order.service)])
+            simulator.set_behaviour(event.order.order_id, plans[str(event.order.service)])
 
     return tell
 

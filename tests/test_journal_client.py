@@ -448,7 +448,7 @@ async def test_an_order_of_which_nobody_can_tell_the_end_is_finished_as_unknown(
     world = World()
     order = await world.created()
     late = attrs.evolve(BY_HAND, minimum_cancel_age=10_000, automatic_cancel_age=10_000)
-    world.simulator.behave(order.order_id, late)
+    world.simulator.set_behaviour(order.order_id, late)
     with pytest.raises(Sms4SatsError) as caught:
         await world.client.cancel_order_when_allowed(order, watch=False)
     assert caught.value.request_outcome is RequestOutcome.UNKNOWN

@@ -97,7 +97,7 @@ async def test_a_normal_exit_without_a_code_waits_until_it_is_allowed_and_cancel
     assert order.cancellation is not None
     assert order.cancellation.outcome is CancelOutcome.CANCELLED
     assert world.ages() == [pytest.approx(120, abs=0.01)]
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
 
 
 async def test_another_minimum_age_and_poll_interval_are_obeyed() -> None:
@@ -428,7 +428,7 @@ async def test_cancelled_while_too_young_it_is_handed_to_the_scheduler_given(
         assert "the scheduler's now" in caplog.text
         await world.advance(121)
     assert world.ages() == [pytest.approx(180, abs=0.01)]
-    assert world.simulator.holder(opened.order_id) is Holder.RETURNED
+    assert world.simulator.holder(opened.order_id) is Holder.REFUNDED
 
 
 async def test_handed_over_by_a_clock_that_was_set_back_it_is_cancelled_in_time() -> None:
@@ -535,7 +535,7 @@ async def test_cancelled_while_the_service_hangs_it_ends_within_its_bound(
     assert len(scheduler) == 1
     async with running(scheduler):
         await world.advance(1)
-    assert world.simulator.holder(opened.order_id) is Holder.RETURNED
+    assert world.simulator.holder(opened.order_id) is Holder.REFUNDED
 
 
 @pytest.mark.parametrize(
@@ -678,7 +678,7 @@ async def test_an_order_that_ended_unclear_is_asked_back_again() -> None:
         pass
     assert resumed.cancellation is not None
     assert resumed.cancellation.outcome is CancelOutcome.CANCELLED
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
 
 
 async def test_an_order_that_the_service_does_not_know_is_an_error_on_leaving() -> None:

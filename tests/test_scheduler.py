@@ -63,7 +63,7 @@ async def test_an_order_is_cancelled_once_as_soon_as_that_is_allowed() -> None:
         assert world.cancels() == []
         await world.advance(0.2)
     assert world.ages() == [pytest.approx(120, abs=0.01)]
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
     assert len(scheduler) == 0
     (result,) = world.finished()
     assert result == CancelResult(order.order_id, CancelOutcome.CANCELLED, attempts=1)
@@ -266,7 +266,7 @@ async def test_a_clock_that_is_set_forward_counts_as_time_that_passed() -> None:
         clock.step_wall(300)
         await clock.advance(200)
     assert world.ages()[0] < 10
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
 
 
 async def test_an_order_from_the_future_is_taken_to_be_made_now() -> None:

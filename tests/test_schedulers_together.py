@@ -238,7 +238,7 @@ async def test_the_claim_of_a_dead_scheduler_is_taken_over_after_its_lease() -> 
         assert world.cancels() == []
         await world.advance(7)
     assert world.cancels() == [order.order_id]
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
 
 
 async def test_a_claim_that_ran_out_and_is_anothers_by_now_is_left_to_that() -> None:
@@ -392,7 +392,7 @@ async def test_a_journal_that_fails_while_claiming_costs_nobody_his_money() -> N
     async with running(scheduler):
         journal.error = OSError("no space left")
         await world.advance(121)
-    assert world.simulator.holder(order.order_id) is Holder.RETURNED
+    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
     assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED]
     failed = [event for event in world.events if isinstance(event, JournalFailed)]
     assert {event.order_id for event in failed} == {order.order_id}
