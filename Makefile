@@ -40,6 +40,7 @@ SPHINX = $(PY) -m sphinx --builder html --fresh-env --fail-on-warning --keep-goi
 test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,ruff check,$(PY) -m ruff check)
 	$(call step,ruff format --check,$(PY) -m ruff format --check)
+	$(call step,import-linter,$(VENV)/bin/lint-imports --no-logo --no-cache)
 	$(call step,mypy --strict,$(PY) -m mypy --strict)
 	$(call step,pyright (strict),$(PY) -m pyright)
 	$(call step,pyright --verifytypes,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pyright --ignoreexternal --verifytypes sms4sats_async)

@@ -512,7 +512,7 @@ async def test_a_task_that_is_cancelled_while_it_claims_leaves_no_claim() -> Non
             written = await super().update(changes)
             if not go_on.is_set():
                 go_on.set()
-                await asyncio.sleep(1)
+                await anyio.sleep_forever()
             return written
 
     journal = Slow()

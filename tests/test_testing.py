@@ -17,7 +17,7 @@ from sms4sats_async import OrderOutcome, RequestTimeoutError, RetryPolicy, Sms4S
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
 from sms4sats_async.testing import API_KEY, assert_no_held_orders
 from tests.test_documents import PYTHON, Block, blocks_of
-from tests.test_door import in_a_fresh_python
+from tests.test_public_api import in_a_fresh_python
 
 pytest_plugins = ["pytester"]
 

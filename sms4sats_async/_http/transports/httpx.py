@@ -186,7 +186,7 @@ class HttpxTransport:
     def __init__(
         self, client: httpx.AsyncClient, library: str, base_url: str, api_key: str | None
     ) -> None:
-        self._library = importlib.import_module(library)
+        self._library = importlib.import_module(library)  # noqa: TID251 - httpx or httpx2
         self._errors = Errors(self._library)
         self._client = client
         self._root = base_url
