@@ -518,7 +518,7 @@ class Sms4SatsClient:
         """Cancel an order, so that the service refunds it (`GET /cancelorder`, documented).
 
         This is one endpoint and its retries. The service refuses with a 500 `unable to save data`
-        (documented), which is retried, as are other 5xx, 429, time-outs, lost and refused
+        (documented). That is retried, as are other 5xx, 429, time-outs, lost and refused
         connections and unreadable answers. 400, 401, 403 and 404 are not retried.
 
         Args:

@@ -33,7 +33,7 @@ _AUTOMATIC_REFUND: Final = (
     "Without a code, the service refunds the order automatically 21 minutes after it was created."
 )
 _ORDER_UNKNOWN: Final = (
-    "The service may or may not have created an order. Nobody can pay it, because its invoice did "
+    "The service may or may not have created an order. It cannot be paid, because its invoice did "
     "not arrive. Check before you order again"
 )
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
@@ -66,8 +66,8 @@ _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("fund", _NOT_SENT): "No invoice was created and no money moved. You can try again.",
     ("fund", _REFUSED): "No invoice was created and no money moved.",
     ("fund", _UNKNOWN): (
-        "The service may or may not have created an invoice. It did not arrive, so nobody can pay "
-        "it and no money moved. get_history() shows what was funded."
+        "The service may or may not have created an invoice. It did not arrive, so it cannot be "
+        "paid and no money moved. get_history() shows what was funded."
     ),
 }
 

@@ -24,15 +24,15 @@ class Invoice:
     Attributes:
         bolt11: The invoice as it came, without `lightning:` and blanks around it; `repr` shows its
             ends.
-        network: Where it is to be paid: `"bitcoin"`, `"testnet"`, `"signet"` or `"regtest"`.
+        network: The network to pay on: `"bitcoin"`, `"testnet"`, `"signet"` or `"regtest"`.
         amount_msat: Millisatoshis asked for, exactly; None where the payer chooses, and nothing can
             be held against a limit.
         created_at: When it was made, by the clock of who made it, in UTC.
         expires_at: From then on it should not be paid, in UTC; the last moment of the year 9999
             where it lies beyond.
         payment_hash: 64 lower-case hex digits; `repr` masks them.
-        description: What the payer is told, written by who made the invoice, so clean it before it
-            is shown; None where the invoice has only its hash.
+        description: The text for the payer. The creator of the invoice wrote it, so clean it before
+            you show it; None where the invoice has only its hash.
     """
 
     bolt11: str = attrs.field(repr=mask, eq=str.lower)

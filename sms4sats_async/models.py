@@ -41,7 +41,7 @@ class Money(enum.Enum):
     """The service has received the money. It cannot be refunded."""
 
     REFUNDED = "refunded"
-    """The hold was released, so the money is back with the payer."""
+    """The hold was released, so the payer has the money again."""
 
     UNKNOWN = "unknown"
     """The service's answers do not show where the money is."""
@@ -204,7 +204,7 @@ class OrderStatus(_Displayed):
 
 @attrs.frozen
 class CodeStatus(OrderStatus):
-    """The status of an order whose code has arrived.
+    """The status of an order with its code.
 
     Attributes:
         code: The activation code as text, with its leading zeros where the service sent them.

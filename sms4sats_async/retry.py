@@ -72,7 +72,7 @@ class RetryPolicy:
             ends the call at once, and stands on the error.
 
     Raises:
-        InvalidArgumentError: A value that cannot be meant.
+        InvalidArgumentError: If a value is invalid.
     """
 
     attempts: int = attrs.field(default=4, validator=_at_least_one)
@@ -131,8 +131,8 @@ def next_delay(
         random: A number from 0 to 1, drawn by the caller.
 
     Returns:
-        Seconds to wait before the next attempt, or None to give up: there is none left, it could
-        not help or could do harm, or the wait would end at the deadline or past it.
+        Seconds to wait before the next attempt. None to give up: no attempt is left, another one
+        could not help or could do harm, or the wait would not end before the deadline.
     """
     if attempt >= policy.attempts or not may_repeat(safety, error):
         return None

@@ -61,7 +61,7 @@ def assert_no_held_orders(simulator: Simulator) -> None:
 
 
 def _events(simulator: Simulator, order: Order) -> Iterator[str]:
-    """Yield the events of an order whose payment is held. Every cancel of it has failed."""
+    """Yield the events of an order with a held payment. Every cancel of it has failed."""
     events = [(moment.time, moment.text) for moment in order.history]
     events += [
         (request.time, "cancel failed")

@@ -77,7 +77,7 @@ def read_json(response: Response, request: Request, *, now: float) -> object:
 
     Raises:
         APIError: The service said no: by its HTTP status, or by `status: "error"` in a 200 (seen).
-        InvalidResponseError: Nobody can read it.
+        InvalidResponseError: The answer is unreadable.
     """
     if response.status in _GOOD:
         value = _parse(response)
@@ -111,7 +111,7 @@ def _parse(response: Response) -> object:
 
 
 def _parse_packed(response: Response, coding: str) -> object:
-    """Read an answer in a compression that nobody asked for, and never above the limit."""
+    """Read an answer in a compression that was not requested, and never above the limit."""
     if coding not in {"gzip", "x-gzip", "deflate"}:
         problem = f"the answer is in the content coding {quote(coding)!r}, which was not asked for"
         raise _unreadable(problem, response)
@@ -630,9 +630,9 @@ def _funding_entry(entry: Mapping[str, Any]) -> FundingEntry:
 def parse_webhook(body: bytes) -> OrderStatus:
     """Read what the service POSTs to the `webhook_url` of a message to send.
 
-    It is the `/orderstatus` payload (documented). Whether it names the order is unknown, and so is
-    whether it is signed: put a secret of yours into the URL, tell the order by it too, and take the
-    message as a hint to ask `get_order_status`.
+    It is the `/orderstatus` payload (documented). Whether it names the order, and whether it is
+    signed, is unknown. So put a secret that identifies the order into the URL, and take the message
+    as a hint to call `get_order_status`.
 
     Args:
         body: The request's body, as it came.

@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         method: The HTTP method.
-        target: Path and encoded query, as it stands in the request line after the root.
+        target: Path and encoded query, as it is sent after the root.
         safety: What may be repeated.
         body: The JSON body, or None.
         with_key: Whether the API key goes along; it is sent to the calls that need it alone.
@@ -62,8 +62,8 @@ class Response:
 def target(path: str, query: Mapping[str, str]) -> str:
     """Return `path` with `query`, every reserved character percent-encoded.
 
-    Nothing is left bare as safe, because a form's `+` for a blank and a bare `/` are read
-    differently by different servers; `%20` and `%2F` are read alike by all.
+    Every reserved character is encoded. Servers disagree about a bare `+` or `/`, but all of them
+    read `%20` and `%2F` alike.
     """
     if not query:
         return path

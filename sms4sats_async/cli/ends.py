@@ -91,7 +91,7 @@ class Text(NamedTuple):
 _AGAIN: Final = "Try again."
 _NO_ORDER: Final = "No order was created and no money moved."
 _MAYBE_ORDER: Final = Text(
-    "An order may exist, but its invoice did not arrive, so nobody can pay it.",
+    "An order may exist, but its invoice did not arrive, so it cannot be paid.",
     "With --immediate, check `sms4sats balance` before you order again.",
 )
 # `{}` says when the service refunds automatically.
@@ -115,7 +115,7 @@ TEXTS: Final[dict[tuple[str, ExitCode], Text]] = {
         "Check the amount, and the key in SMS4SATS_API_KEY.",
     ),
     ("fund", ExitCode.UNKNOWN): Text(
-        "An invoice may exist, but it did not arrive, so nobody can pay it.", _AGAIN
+        "An invoice may exist, but it did not arrive, so it cannot be paid.", _AGAIN
     ),
     ("fund", ExitCode.UNREACHABLE): Text("No invoice was created and no money moved.", _AGAIN),
     ("cancel_order", ExitCode.REFUSED): Text(

@@ -18,8 +18,8 @@ __all__ = ["open_transport"]
 def open_transport(http_client: object | None, *, base_url: str, api_key: str | None) -> Transport:
     """Return the adapter for an injected HTTP client, or our own where none is given.
 
-    Each library is imported when it is used, and an injected client is told by where its class
-    comes from, so that nobody needs a library that he does not use.
+    Each library is imported when it is used. An injected client is recognized by the module of its
+    class, so a library that is not used need not be installed.
 
     Raises:
         InvalidArgumentError: An object that is none of the clients known here.

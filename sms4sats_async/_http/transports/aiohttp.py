@@ -43,8 +43,8 @@ async def _once(
 ) -> aiohttp.ClientResponse:
     """Send once, and nothing of what the session keeps for its owner's services.
 
-    aiohttp repeats a GET whose kept connection was lost, and a repeat that nobody counts would be
-    a cancel that nobody counts. It repeats on two of its errors, so they leave under another name;
+    aiohttp repeats a GET whose kept connection was lost, and an uncounted repeat would be an
+    uncounted cancel. It repeats on two of its errors, so they leave under another name;
     a failed connect it does not repeat.
 
     Raises:

@@ -27,8 +27,8 @@ USER_AGENT: Final = "sms4sats-async"
 CONNECT_SHARE: Final = 0.9
 """The share of an attempt's time that connecting may take.
 
-Less than all of it, so that a connection which never came about ends in the library's own error,
-which proves that nothing was sent, before the bound on the whole attempt ends it without proof.
+A failed connect then ends in the HTTP library's own error, which proves that nothing was sent. The
+bound on the whole attempt would end it without proof.
 """
 
 

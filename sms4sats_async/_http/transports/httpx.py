@@ -105,7 +105,7 @@ def hide_order_ids_in_logs(library: str) -> None:
 
 @contextmanager
 def order_ids_hidden() -> Generator[None]:
-    """Hide order ids in the lines that this task makes a library write; in nobody else's."""
+    """Hide order ids in the lines that a library logs for this task, and in no other lines."""
     token = _UNDER_WAY.set(True)
     try:
         yield

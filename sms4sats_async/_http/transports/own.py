@@ -1,7 +1,7 @@
 """The client's own connections: httpx's transport, one connection each, handed out one by one.
 
-httpx's pool is quadratic in the number of requests that wait in it, and loses slots for good when
-tasks are cancelled in it (httpx 0.28). So nobody waits in it here: a transport with a single
+httpx's pool is quadratic in the number of waiting requests, and loses slots when tasks are
+cancelled in it (httpx 0.28). So no request waits in it here: a transport with a single
 connection serves one request at a time, and one in which anything went wrong is thrown away alone.
 """
 
