@@ -46,7 +46,6 @@ from .models import (
     Money,
     Order,
     OrderOutcome,
-    OrderResult,
     OrderState,
     OrderStatus,
     Price,
@@ -57,6 +56,7 @@ from .models import (
     Service,
     SmsStatus,
 )
+from .results import OrderResult
 from .retry import RetryPolicy
 from .scheduler import OrderScheduler
 

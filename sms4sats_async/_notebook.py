@@ -16,11 +16,11 @@ from .models import (
     Listing,
     Money,
     Order,
-    OrderResult,
     OrderStatus,
     Price,
     SendOrder,
 )
+from .results import OrderResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -81,7 +81,6 @@ from .models import (
     Listing,
     Order,
     OrderOutcome,
-    OrderResult,
     OrderStatus,
     Price,
     ReceiveOrder,
@@ -90,6 +89,7 @@ from .models import (
     SendOrder,
     Service,
 )
+from .results import OrderResult
 from .retry import RetryPolicy
 
 T = TypeVar("T")

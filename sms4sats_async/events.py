@@ -9,7 +9,8 @@ import attrs
 
 from ._redact import mask_optional
 from .errors import JournalError, Sms4SatsError
-from .models import Order, OrderResult, OrderStatus
+from .models import Order, OrderStatus
+from .results import OrderResult
 
 
 @attrs.frozen

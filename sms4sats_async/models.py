@@ -1,16 +1,13 @@
-"""The values that a user meets: orders, their status, their results, and the catalogue."""
+"""The values that a user meets: orders, their status, and the catalogue."""
 
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from ._redact import mask, mask_invoice, mask_optional, mask_optional_invoice, quote_optional
-
-if TYPE_CHECKING:
-    from .errors import Sms4SatsError
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
 
@@ -89,10 +86,7 @@ class OrderOutcome(enum.Enum):
     """The order's status shows that the service refunded it."""
 
 
-_REFUNDING = frozenset({OrderOutcome.CANCELLED, OrderOutcome.REFUNDED})
-
-
-class _Displayed:
+class Displayed:
     """A value with a notebook display. Rendering is imported only when a notebook asks for it."""
 
     __slots__ = ()
@@ -103,16 +97,18 @@ class _Displayed:
         return render(self)
 
 
-def _nothing() -> Mapping[str, Any]:
+def nothing() -> Mapping[str, Any]:
+    """Return the `raw` of a value that has no answer."""
     return {}
 
 
-def _no_metadata() -> Mapping[str, str]:
+def no_metadata() -> Mapping[str, str]:
+    """Return the metadata of an order without any."""
     return {}
 
 
 @attrs.frozen
-class Order(_Displayed):
+class Order(Displayed):
     """What every order has.
 
     Attributes:
@@ -130,8 +126,8 @@ class Order(_Displayed):
     order_id: str = attrs.field(repr=mask)
     invoice: str = attrs.field(repr=mask_invoice)
     created_at: datetime
-    metadata: Mapping[str, str] = attrs.field(factory=_no_metadata, hash=False, kw_only=True)
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    metadata: Mapping[str, str] = attrs.field(factory=no_metadata, hash=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -170,7 +166,7 @@ class FundOrder(Order):
 
 
 @attrs.frozen
-class OrderStatus(_Displayed):
+class OrderStatus(Displayed):
     """What the service reported about an order at one moment.
 
     Attributes:
@@ -199,7 +195,7 @@ class OrderStatus(_Displayed):
     timestamp: datetime | None = None
     error: str | None = attrs.field(default=None, repr=quote_optional)
     money: Money = attrs.field(default=Money.UNKNOWN, kw_only=True)
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -211,50 +207,6 @@ class CodeStatus(OrderStatus):
     """
 
     code: str = attrs.field(kw_only=True)
-
-
-@attrs.frozen
-class OrderResult(_Displayed):
-    """How an order ended: with its code, with its message sent, or with the refund.
-
-    Attributes:
-        order_id: The order.
-        outcome: How the order ended. None if that is unknown or the cancel was refused; `error`
-            then explains it. Only results of many orders have None: a single call raises.
-        code: The code; set whenever one arrived.
-        number: The number that receives the code; set whenever it is known, on refunds too.
-        status: The status that proves the outcome, or the last one read; None if none was read.
-        attempts: How many cancel requests this call sent.
-        error: Why the outcome is unknown, or None.
-        metadata: Your own notes on the order.
-        raw: The service's answer to the cancel; empty if a status proves the outcome.
-    """
-
-    order_id: str = attrs.field(repr=mask)
-    outcome: OrderOutcome | None
-    code: str | None = None
-    number: str | None = None
-    status: OrderStatus | None = None
-    attempts: int = 0
-    error: "Sms4SatsError | None" = attrs.field(default=None, eq=False)
-    metadata: Mapping[str, str] = attrs.field(factory=_no_metadata, hash=False)
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False)
-
-    @property
-    def refunded(self) -> bool | None:
-        """Whether the money is refunded; None if that is unknown."""
-        return None if self.outcome is None else self.outcome in _REFUNDING
-
-    @property
-    def money(self) -> Money:
-        """Where the money is."""
-        match self.refunded:
-            case None:
-                return Money.UNKNOWN if self.status is None else self.status.money
-            case True:
-                return Money.REFUNDED
-            case False:
-                return Money.SETTLED
 
 
 @attrs.frozen
@@ -273,7 +225,7 @@ class Country:
     name: str
     visible: bool | None = None
     rentable: bool | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -292,7 +244,7 @@ class Service:
     name: str
     count: int | None = None
     image: str | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -311,7 +263,7 @@ class RentalCountry:
     country: str
     duration_weeks: int
     price: int
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -330,7 +282,7 @@ class ComputedPrice:
 
 
 @attrs.frozen
-class Price(_Displayed):
+class Price(Displayed):
     """The service's prices, in satoshis (documented); None if the answer names none.
 
     Attributes:
@@ -347,7 +299,7 @@ class Price(_Displayed):
     rent: int | None
     platform_fee: int | None
     computed: ComputedPrice | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -374,7 +326,7 @@ class FundingEntry:
     preimage_hash: str | None = attrs.field(default=None, repr=mask_optional)
     price: int | None = None
     user_id: str | None = attrs.field(default=None, repr=mask_optional)
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
 @attrs.frozen
@@ -389,8 +341,8 @@ class FundingHistory:
 
     total_amount: int
     entries: tuple[FundingEntry, ...] = ()
-    raw: Mapping[str, Any] = attrs.field(factory=_nothing, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = attrs.field(factory=nothing, eq=False, repr=False, kw_only=True)
 
 
-class Listing(list[T], _Displayed):
+class Listing(list[T], Displayed):
     """A list that a notebook displays as a table."""

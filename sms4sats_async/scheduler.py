@@ -17,7 +17,8 @@ from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
 from .journal import JournalEntry
 from .journal.entry import acknowledge, defer, record_intent
-from .models import Order, OrderResult
+from .models import Order
+from .results import OrderResult
 
 _POLL_INTERVAL: Final = 5.0
 _CHECK_SPREAD: Final = 1.0

@@ -31,10 +31,10 @@ from sms4sats_async.models import (
     Money,
     Order,
     OrderOutcome,
-    OrderResult,
     OrderState,
     OrderStatus,
 )
+from sms4sats_async.results import OrderResult
 
 from .decisions import Intent, Reason, WaitUntil, after_payment
 from .states import is_last

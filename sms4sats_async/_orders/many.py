@@ -15,7 +15,7 @@ from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async.errors import ClientStateError, JournalError
 from sms4sats_async.events import OrderEnded
 from sms4sats_async.journal.entry import release_claim
-from sms4sats_async.models import OrderResult
+from sms4sats_async.results import OrderResult
 
 from .decisions import Request, WaitUntil, next_action
 from .drivers import first_or_next

@@ -1,8 +1,9 @@
 """An order for the length of an `async with`: left without an end, it is cancelled."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import anyio
 import attrs
@@ -13,23 +14,14 @@ from sms4sats_async._logging import LOGGER
 from sms4sats_async._redact import mask
 from sms4sats_async._validate import positive_seconds, seconds
 from sms4sats_async.errors import ClientStateError, JournalError, Sms4SatsError
-from sms4sats_async.journal.entry import both, record_intent, release_claim
-from sms4sats_async.models import OrderResult
+from sms4sats_async.journal.entry import JournalChange, both, record_intent, release_claim
+from sms4sats_async.models import CodeStatus, Order
+from sms4sats_async.results import OrderResult
 from sms4sats_async.retry import RetryPolicy
 
 from .decisions import AUTOMATIC_AGE, Intent
 from .drivers import code_status, deliver, drive, first_or_next, record
-from .steps import moment_of
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime, timedelta
-    from types import TracebackType
-
-    from sms4sats_async.journal.entry import JournalChange
-    from sms4sats_async.models import CodeStatus, Order
-
-    from .steps import DrivenOrder, OrderContext
+from .steps import DrivenOrder, OrderContext, moment_of
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""

@@ -26,7 +26,8 @@ from sms4sats_async.journal.entry import (
     record_status,
     release_claim,
 )
-from sms4sats_async.models import OrderOutcome, OrderResult, OrderState, RequestOutcome
+from sms4sats_async.models import OrderOutcome, OrderState, RequestOutcome
+from sms4sats_async.results import OrderResult
 from sms4sats_async.retry import RetryPolicy
 
 from .decisions import (

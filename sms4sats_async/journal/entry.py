@@ -20,13 +20,13 @@ from sms4sats_async.models import (
     Money,
     Order,
     OrderOutcome,
-    OrderResult,
     OrderState,
     OrderStatus,
     ReceiveOrder,
     RequestOutcome,
     SendOrder,
 )
+from sms4sats_async.results import OrderResult
 
 Kind = Literal["receive", "send"]
 
