@@ -183,6 +183,11 @@ class Sms4SatsClient:
         """The service root."""
         return self._base_url
 
+    @property
+    def clock(self) -> Clock:
+        """The source of time: the clock that you passed, or the machine's."""
+        return self._context.clock
+
     async def __aenter__(self) -> Self:
         return self
 

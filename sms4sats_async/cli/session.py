@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ import platformdirs
 import typer
 
 from sms4sats_async import (
-    DEFAULT_BASE_URL,
     AttemptFailed,
     Clock,
     Event,
@@ -30,7 +28,6 @@ from sms4sats_async import (
     SqliteJournal,
     StatusPolled,
 )
-from sms4sats_async._speed import clock_for
 from sms4sats_async.progress import Progress
 
 from .ends import End, ExitCode, Stage, end_of, interrupted
@@ -45,16 +42,8 @@ _WHOLE_NAME: Final = 64
 """Characters of an order's id (documented as 64 hex digits)."""
 
 
-class _MachineClock:
-    """The machine's own clocks."""
-
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(anyio.sleep)
-
-
-CLOCK: Clock = _MachineClock()
-"""What every command lives by. No option changes it; a test puts another in its place."""
+CLOCK: Clock | None = None
+"""The clock of every command; None is the client's own. No option changes it, but a test does."""
 
 
 class Stop(Exception):  # noqa: N818 - no error: the command has come to this end
@@ -77,7 +66,6 @@ class Session:
         out: What it prints.
         stage: What it is at, for somebody who interrupts it.
         client: The client, while the command runs.
-        clock: The clock of the client.
         journal: Where orders are written down, while the command runs.
         ordered_at: When its order was made, if that is known.
     """
@@ -85,7 +73,6 @@ class Session:
     out: Output
     stage: Stage = Stage.READING
     client: Sms4SatsClient = attrs.field(init=False)
-    clock: Clock = attrs.field(factory=lambda: CLOCK)
     journal: SqliteJournal = attrs.field(init=False)
     ordered_at: datetime | None = None
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
@@ -109,7 +96,7 @@ class Session:
             case _:
                 pass
         if self._progress is None:
-            self._progress = Progress(clock=self.clock)
+            self._progress = Progress(clock=self.client.clock)
         self._progress(event)
 
     def _show_once(self, status: OrderStatus) -> None:
@@ -121,7 +108,7 @@ class Session:
 
     def now(self) -> datetime:
         """Return the time of the command's clock."""
-        return datetime.fromtimestamp(self.clock.now(), UTC)
+        return datetime.fromtimestamp(self.client.clock.now(), UTC)
 
     def interrupted(self) -> End:
         """Return what an interruption now means."""
@@ -181,13 +168,11 @@ def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, j
     """Do a command's work with a client; raise `typer.Exit` if it does not come to its end."""
 
     async def work_with_a_client(session: Session) -> None:
-        simulated = clock_for(base_url or DEFAULT_BASE_URL, os.environ)
-        session.clock = CLOCK if simulated is None else simulated
         async with (
             SqliteJournal(_journal_path()) as session.journal,
             Sms4SatsClient(
                 base_url=base_url,
-                clock=session.clock,
+                clock=CLOCK,
                 on_event=session.tell,
                 journal=session.journal,
             ) as session.client,
