@@ -935,7 +935,8 @@ class Sms4SatsClient:
 
         Args:
             orders: The orders, or their ids. An order that comes twice is cancelled once.
-            concurrency: How many requests are under way at the same time, at most.
+            concurrency: How many requests are under way at the same time, at most; more than the
+                client's 100 connections count as 100.
 
         Returns:
             An async iterator of `OrderResult`, one for each order, as they finish.
@@ -963,7 +964,7 @@ class Sms4SatsClient:
             for order_id, created_at in created.items():
                 birth = context.elapsed.birth(created_at)
                 notes = metadata.get(order_id, {})
-                queue.add(QueuedOrder(order_id, birth, intent, 0.0, "", notes), soon=True)
+                queue.add(QueuedOrder(order_id, birth, intent, 0.0, notes), soon=True)
             queue.run_detached(store.end)
 
         results = OrderResults(store, start=start)

@@ -1,28 +1,40 @@
 """Many orders at once: drives each to its code or its refund, also after a restart."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from . import _validate as validate
-from ._orders.decisions import Intent, Known
+from ._clock import time_span
+from ._orders.decisions import Intent
 from ._orders.drivers import check_root
-from ._orders.many import AT_ONCE, OrderQueue, OrderResults, QueuedOrder, ResultStore
-from ._orders.steps import OrderContext, release
+from ._orders.many import (
+    AT_ONCE,
+    OrderQueue,
+    OrderResults,
+    QueuedOrder,
+    ResultStore,
+    release_claims,
+)
+from ._orders.steps import OrderContext, hold_result
 from ._process import new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
-from .journal import JournalEntry
-from .journal.entry import acknowledge, defer, record_intent
+from .journal import JournalChange, JournalEntry
+from .journal.entry import acknowledge, both, defer, record_intent, release_claim
 from .models import Order
 from .results import OrderResult
 
-_POLL_INTERVAL: Final = 5.0
+_INTENT: Final = Intent(poll_interval=5.0)
 _CHECK_SPREAD: Final = 1.0
-_NO_METADATA: Final[dict[str, str]] = {}
+_SAME_TIME: Final = 0.01
+"""Seconds by which the journal's rounded times may differ from the clock's."""
+
+_NO_METADATA: Final[Mapping[str, str]] = {}
 
 
 class OrderScheduler:
@@ -38,7 +50,8 @@ class OrderScheduler:
 
     Args:
         client: The client to send with. You own it; the scheduler never closes it.
-        concurrency: How many requests are under way at the same time, at most.
+        concurrency: How many requests are under way at the same time, at most; more than the
+            client's 100 connections count as 100.
         timeout: Seconds (or a timedelta) to wait for the code of a pending order that has no
             recorded deadline, from the start of `run` or from `add`.
 
@@ -55,14 +68,13 @@ class OrderScheduler:
     ) -> None:
         self._context: OrderContext = order_context(client)
         self._timeout = validate.seconds("timeout", timeout)
-        self._intent = Intent(poll_interval=_POLL_INTERVAL)
         self._owner = new_owner()
-        self._store = ResultStore(self._acknowledge)
-        self._reader: OrderResults | None = None
+        self._store = ResultStore(self._acknowledge, self._hold)
         self._queue = OrderQueue(
             self._context,
             concurrency=validate.whole_number("concurrency", concurrency, least=1),
             finish=self._store.put,
+            owner="" if client.journal is None else self._owner,
         )
         self._running = False
 
@@ -99,27 +111,28 @@ class OrderScheduler:
         if not_before is not None:
             not_before = validate.aware("not_before", not_before)
         recorder = self._context.recorder
-        now = recorder.now()
-        created_at = now
-        metadata = _NO_METADATA if isinstance(order, str) else order.metadata
+        now, known = recorder.now(), self._queue.get(order_id)
         if isinstance(order, Order):
             created_at = validate.aware("created_at", order.created_at)
-        queued = self._queued(order_id, created_at)
-        queued.metadata = metadata
-        queued.deadline = queued.age(self._context) + (self._timeout if limit is None else limit)
-        if limit is None and (known := self._queue.get(order_id)) is not None:
-            queued.deadline = known.deadline
+            queued = self._queued(order_id, created_at, order.metadata)
+        elif known is None:
+            queued = self._queued(order_id, now)
+        else:
+            queued = QueuedOrder(order_id, known.birth, _INTENT, 0.0, known.metadata)
+        age = self._age(queued)
+        queued.deadline = age + (self._timeout if limit is None else limit)
+        if limit is None and known is not None:
+            queued.deadline = known.birth + known.deadline - queued.birth
         if not_before is not None:
             later = (not_before - now).total_seconds()
-            age = queued.age(self._context) + later
-            queued.intent = Intent(poll_interval=_POLL_INTERVAL, not_before=age)
+            queued.intent = attrs.evolve(_INTENT, not_before=age + later)
         if recorder.journal is not None:
             queued.unrecorded = record_intent(
                 order,
                 now,
                 recorder.base_url,
-                code_deadline=None if limit is None else now + timedelta(seconds=limit),
-                default_deadline=now + timedelta(seconds=self._timeout),
+                code_deadline=None if limit is None else now + time_span(limit),
+                default_deadline=now + time_span(max(0.0, queued.deadline - age)),
                 not_before=not_before,
             )
         self._queue.add(queued)
@@ -141,22 +154,21 @@ class OrderScheduler:
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
         removed = self._queue.remove(order_id)
+        change: JournalChange = defer
         if removed is not None:
-            removed.unrecorded = None
-        await self._context.recorder.write([(order_id, defer)])
-        if removed is not None and not removed.is_busy:
-            await release(self._context, removed)
+            change = both(defer, release_claim(self._owner))
+        await self._context.recorder.write([(order_id, change)])
 
     def results(self) -> OrderResults:
         """Return an async iterator of the results.
 
         A result counts as delivered when the loop asks for the next one, and the journal records
         that first. A result whose handling was interrupted by a crash comes again after the
-        restart; so does one whose loop ended early, to the next iterator. Only the newest iterator
-        gets results: other listeners use `on_event`. It ends when `run` does.
+        restart; so does one whose loop ended early, to the next iterator. Results that no loop
+        reads stay in the journal. Only the newest iterator gets results: other listeners use
+        `on_event`. It ends when `run` does.
         """
-        self._reader = OrderResults(self._store, is_current=lambda reader: reader is self._reader)
-        return self._reader
+        return OrderResults(self._store)
 
     async def run(self) -> None:
         """Resume what the journal has as pending, and drive orders until the task is cancelled.
@@ -178,27 +190,43 @@ class OrderScheduler:
         finally:
             self._running = False
             self._store.end()
+            await release_claims(self._context, self._owner, self._store.give_up_claims())
 
     async def _resume(self) -> None:
-        for number, entry in enumerate(await self._context.recorder.pending()):
-            if entry.order_id is not None and self._queue.get(entry.order_id) is None:
-                self._queue.add(self._resumed(entry, entry.order_id), soon=entry.undelivered)
+        waiting = set(self._store.order_ids)
+        for number, entry in enumerate(await self._context.recorder.pending(), 1):
+            order_id = entry.order_id
+            if order_id is None or order_id in waiting or self._queue.get(order_id) is not None:
+                continue
+            self._queue.add(self._resumed(entry, order_id), soon=entry.undelivered)
             if number % AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
 
     def _resumed(self, entry: JournalEntry, order_id: str) -> QueuedOrder:
-        queued = self._queued(order_id, entry.created_at)
-        queued.deadline = queued.age(self._context) + self._timeout
-        queued.adopt(entry)
+        queued = self._queued(order_id, entry.created_at, entry.metadata)
+        queued.deadline = self._age(queued) + self._timeout
         if entry.undelivered:
             # The first step claims it, and finds the result.
-            queued.intent, queued.deadline = self._intent, queued.age(self._context) + _CHECK_SPREAD
-            queued.known = Known(next_poll=0.0)
+            queued.deadline = self._age(queued) + _CHECK_SPREAD
+        else:
+            self._adopt(queued, entry)
         return queued
 
-    def _queued(self, order_id: str, created_at: datetime) -> QueuedOrder:
+    def _adopt(self, queued: QueuedOrder, entry: JournalEntry) -> None:
+        """Follow what the journal says the caller wants."""
+        driven = queued.driven(self._owner)
+        driven.adopt(entry)
+        queued.rest(driven)
+
+    def _queued(
+        self, order_id: str, created_at: datetime, metadata: Mapping[str, str] = _NO_METADATA
+    ) -> QueuedOrder:
         birth = self._context.elapsed.birth(created_at.timestamp())
-        return QueuedOrder(order_id, birth, self._intent, 0.0, self._owner, _NO_METADATA)
+        # One empty mapping for all orders that have no metadata.
+        return QueuedOrder(order_id, birth, _INTENT, 0.0, metadata or _NO_METADATA)
+
+    def _age(self, queued: QueuedOrder) -> float:
+        return self._context.elapsed.now() - queued.birth
 
     async def _record(self, queued: QueuedOrder) -> None:
         recorder = self._context.recorder
@@ -211,25 +239,32 @@ class OrderScheduler:
         except JournalError as error:
             error.order_id = queued.order_id
             raise
-        if queued.unrecorded is change:
-            queued.unrecorded = None
-        if entry is None:
-            return
+        queued.unrecorded = None
+        assert entry is not None  # noqa: S101 - an intent adds an entry
         try:
             check_root(self._context, entry)
         except ValueError:
             self._queue.remove(queued.order_id)
             raise
-        if queued.is_current and not queued.is_busy:
-            # The journal may know better when the order was created, and the deadline.
-            updated = self._queued(queued.order_id, entry.created_at)
-            updated.deadline, updated.intent = queued.deadline, queued.intent
-            updated.adopt(entry)
-            if updated.differs(queued):
-                self._queue.add(updated)
-            else:
-                queued.metadata, queued.number = updated.metadata, updated.number
+        if self._queue.get(queued.order_id) is not queued:
+            return
+        # The journal may know better when the order was created, and the deadline.
+        updated = self._queued(queued.order_id, entry.created_at, entry.metadata)
+        updated.learn(queued.driven(self._owner))
+        updated.deadline = queued.deadline
+        self._adopt(updated, entry)
+        if (
+            updated.intent != queued.intent
+            or abs(updated.birth - queued.birth) > _SAME_TIME
+            or abs(updated.deadline - queued.deadline) > _SAME_TIME
+        ):
+            self._queue.add(updated)
+        else:
+            queued.metadata, queued.number = updated.metadata, updated.number
 
     async def _acknowledge(self, result: OrderResult) -> None:
         recorder = self._context.recorder
         await recorder.write([(result.order_id, acknowledge(recorder.now()))])
+
+    async def _hold(self, order_id: str, claimed_until: float) -> float | None:
+        return await hold_result(self._context, order_id, self._owner, claimed_until)

@@ -13,7 +13,6 @@ import attrs
 from sms4sats_async._cancellation import is_of_others
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._logging import LOGGER
-from sms4sats_async._process import has_died
 from sms4sats_async._redact import mask, quote
 from sms4sats_async.errors import (
     CodeTimeoutError,
@@ -25,7 +24,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.events import Waiting
 from sms4sats_async.invoice import Invoice
-from sms4sats_async.journal.entry import acknowledge, belongs_to, claim, release_claim
+from sms4sats_async.journal.entry import acknowledge, belongs_to, both, release_claim
 from sms4sats_async.models import (
     CodeStatus,
     Money,
@@ -43,6 +42,7 @@ from .steps import (
     OrderContext,
     Step,
     advance,
+    claim_if_ours,
     ended_elsewhere,
     moment_of,
     poll,
@@ -117,12 +117,7 @@ async def record(
     recorder = context.recorder
     if recorder.journal is None:
         return None
-    take = claim(order.owner, recorder.now(), has_died=has_died)
-
-    def change(before: JournalEntry | None) -> JournalEntry | None:
-        after = intent(before)
-        return take(after) if after is None or belongs_to(after, recorder.base_url) else after
-
+    change = both(intent, claim_if_ours(context, order.owner))
     try:
         (entry,) = await recorder.write([(order.order_id, change)])
     except JournalError as error:
@@ -210,11 +205,8 @@ def _announce(
 
 async def first_or_next(context: OrderContext, order: DrivenOrder, *, alone: bool = False) -> Step:
     """Return the recorded result of an order that ended before, or take a step; see `advance`."""
-    entry = order.entry
-    if entry is None:
+    if order.entry is None:
         return await advance(context, order, alone=alone)
-    if entry.delivered_at is not None and entry.result is not None:
-        return entry.result  # who received it has reported it
     return ended_elsewhere(context, order)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from heapq import heapify, heappop, heappush
@@ -12,25 +13,31 @@ import attrs
 from anyio.lowlevel import checkpoint, current_token
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
+from sms4sats_async._http.retrying import CONNECTIONS
 from sms4sats_async.errors import ClientStateError, JournalError
 from sms4sats_async.events import OrderEnded
 from sms4sats_async.journal.entry import release_claim
 from sms4sats_async.results import OrderResult
 
-from .decisions import Request, WaitUntil, next_action
+from .decisions import NOTHING_KNOWN, Known, Request, WaitUntil, next_action
 from .drivers import first_or_next
 from .steps import DrivenOrder, release
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from sms4sats_async.errors import Sms4SatsError
+    from sms4sats_async.journal.entry import JournalChange
+    from sms4sats_async.models import OrderState
+
+    from .decisions import Action, Intent, Refusals
     from .steps import OrderContext
-
-_SAME_TIME: Final = 0.01
-"""Seconds by which the journal's rounded times may differ from the clock's."""
 
 _TICK: Final = 0.1
 """Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
+
+_PROMOTION: Final = 1.0
+"""Seconds between two checks whether a poll that waits for a worker has become a cancel."""
 
 _FEW: Final = 100
 """Replaced entries of the heap that are not worth removing yet."""
@@ -38,38 +45,116 @@ _FEW: Final = 100
 _MOVED_AT_ONCE: Final = 200
 """Orders that one worker moves from the heap to the ready queues in one go."""
 
+_UNKNOWN: Final = 1.0
+"""The end of a claim that may have been recorded, so that it is released or renewed."""
+
 AT_ONCE: Final = 2_000
 """Orders that are scheduled or recorded in one go: some milliseconds."""
 
 
-@attrs.define(eq=False, weakref_slot=False)
-class QueuedOrder(DrivenOrder):
-    """An order in the queue.
+@attrs.frozen
+class Trouble:
+    """What is known of an order whose cancel failed.
 
     Attributes:
-        due: When its next step is due, on the elapsed clock.
-        is_urgent: Whether a cancel or a deadline is due then, and not only a poll.
-        is_current: Whether this is the order's place in the queue; False if it was replaced.
-        is_busy: Whether a worker takes a step of it.
-        is_changed: Whether the caller changed it meanwhile.
+        refusals: The cancels that failed, for the next decision.
+        lost: Whether the last poll was lost.
+        attempts: How many cancel requests were sent.
+        error: How the last one failed; None if that was in another process.
     """
 
+    refusals: Refusals
+    lost: bool
+    attempts: int
+    error: Sms4SatsError | None
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class QueuedOrder:
+    """An order between two steps: what the next step needs, and when it is due.
+
+    Tens of thousands may wait, so it holds as few objects as possible: it is a third smaller than a
+    `DrivenOrder` with its `Known`, which exist only during a step.
+
+    Attributes:
+        order_id: The order.
+        birth: When it was created, on the context's elapsed clock.
+        intent: What the caller wants.
+        deadline: The age until which to wait for the code.
+        metadata: The caller's notes.
+        claimed_until: When the claim ends, in Unix seconds; 0 without a claim.
+        unrecorded: A change that the journal did not record yet.
+        number: The number that receives the code.
+        state: The state at the last poll; with the next three the order's `Known`.
+        number_age: The age at which the number was first seen.
+        last_poll: The age at the last poll; -1 before the first.
+        next_poll: The age from which the next poll is due.
+        trouble: What is known of cancels that failed, if any did.
+        due: The age at which its next step is due.
+        end: The age from which that step is more urgent than a poll.
+    """
+
+    order_id: str
+    birth: float
+    intent: Intent
+    deadline: float
+    metadata: Mapping[str, str]
+    claimed_until: float = 0.0
+    unrecorded: JournalChange | None = None
+    number: str | None = None
+    state: OrderState | None = None
+    number_age: float | None = None
+    last_poll: float = NOTHING_KNOWN.last_poll
+    next_poll: float = NOTHING_KNOWN.next_poll
+    trouble: Trouble | None = None
     due: float = 0.0
-    is_urgent: bool = False
-    is_current: bool = True
-    is_busy: bool = False
-    is_changed: bool = False
+    end: float = math.inf
 
     def __lt__(self, other: QueuedOrder) -> bool:
-        return self.due < other.due
+        return self.birth + self.due < other.birth + other.due
 
-    def differs(self, other: QueuedOrder) -> bool:
-        """Return whether the steps of another place of the same order are due at other times."""
-        return (
-            self.intent != other.intent
-            or abs(self.birth - other.birth) > _SAME_TIME
-            or abs(self.deadline - other.deadline) > _SAME_TIME
+    @property
+    def known(self) -> Known:
+        """What is known, for the next decision. No payment is under way here."""
+        refusals, lost = None, False
+        if self.trouble is not None:
+            refusals, lost = self.trouble.refusals, self.trouble.lost
+        seen = (self.state, self.number_age, self.last_poll, self.next_poll)
+        return Known(None, *seen, lost=lost, refusals=refusals)
+
+    def driven(self, owner: str) -> DrivenOrder:
+        """Return the order as a step takes it."""
+        driven = DrivenOrder(
+            self.order_id,
+            self.birth,
+            self.intent,
+            self.deadline,
+            owner,
+            self.metadata,
+            self.known,
+            self.claimed_until,
+            self.unrecorded,
         )
+        driven.number = self.number
+        if self.trouble is not None:
+            driven.attempts, driven.refusal = self.trouble.attempts, self.trouble.error
+        return driven
+
+    def learn(self, driven: DrivenOrder) -> None:
+        """Keep what a step learned."""
+        known = driven.known
+        self.claimed_until, self.number = driven.claimed_until, driven.number
+        self.state, self.number_age = known.state, known.number_age
+        self.last_poll, self.next_poll = known.last_poll, known.next_poll
+        if known.refusals is not None:
+            self.trouble = Trouble(known.refusals, known.lost, driven.attempts, driven.refusal)
+
+    def rest(self, driven: DrivenOrder) -> None:
+        """Keep what a step learned, and the intent that it read in the journal."""
+        self.learn(driven)
+        self.intent, self.deadline, self.metadata = driven.intent, driven.deadline, driven.metadata
+        if driven.unrecorded is None:
+            self.unrecorded = None
 
 
 class OrderQueue:
@@ -80,8 +165,10 @@ class OrderQueue:
 
     Args:
         context: The client's.
-        concurrency: How many steps are taken at the same time.
-        finish: Takes the result of an order.
+        concurrency: How many steps are taken at the same time. More than the client's connections
+            would only wait for one, and time out.
+        finish: Takes the result of an order, and until when it is claimed; None without a claim.
+        owner: The name under which orders are claimed; empty: none is claimed.
         until_empty: Whether `run` ends when no order is left.
     """
 
@@ -90,19 +177,22 @@ class OrderQueue:
         context: OrderContext,
         *,
         concurrency: int,
-        finish: Callable[[OrderResult], None],
+        finish: Callable[[OrderResult, float | None], None],
+        owner: str = "",
         until_empty: bool = False,
     ) -> None:
         self._context = context
-        self._concurrency = concurrency
+        self._workers = min(concurrency, CONNECTIONS)
         self._finish = finish
+        self._owner = owner
         self._until_empty = until_empty
         self._reader: Callable[[], object] = lambda: True
-        self._heap: list[QueuedOrder] = []
         self._orders: dict[str, QueuedOrder] = {}
+        self._busy: set[str] = set()
+        self._heap: list[QueuedOrder] = []
         self._urgent: deque[QueuedOrder] = deque()
         self._polls: deque[QueuedOrder] = deque()
-        self._busy = 0
+        self._promotion = 0.0
         self._idle: deque[anyio.Event] = deque()
         self._changed = anyio.Event()
         self._nap: anyio.CancelScope | None = None
@@ -125,24 +215,20 @@ class OrderQueue:
         """
         before = self._orders.get(order.order_id)
         if before is not None:
-            if before.is_busy:
-                # The request under way goes on; what the caller wants counts from its end on.
-                before.intent, before.deadline = order.intent, order.deadline
-                before.unrecorded, before.is_changed = order.unrecorded, True
-                return
-            before.is_current = False
-            order.known = before.known
-            order.claimed_until, order.owner = before.claimed_until, before.owner
+            order.learn(before.driven(self._owner))
         self._orders[order.order_id] = order
-        self._arm(order, soon=soon)
+        if order.order_id not in self._busy:  # else a request is under way, and its end does it
+            self._arm(order, soon=soon)
 
     def remove(self, order_id: str) -> QueuedOrder | None:
-        """Take an order out; a request that is under way goes on, and its result is reported."""
+        """Take an order out; a request that is under way goes on, and its result is reported.
+
+        Returns:
+            The order, if no request is under way.
+        """
         order = self._orders.pop(order_id, None)
-        if order is not None:
-            order.is_current = False
-            self._wake()
-        return order
+        self._wake()
+        return None if order_id in self._busy else order
 
     def needed_by(self, reader: OrderResults) -> None:
         """Go on only as long as somebody may read the results."""
@@ -158,13 +244,19 @@ class OrderQueue:
         try:
             async with anyio.create_task_group() as group:
                 self._scope = group.cancel_scope
-                for _ in range(self._concurrency):
+                for _ in range(self._workers):
                     group.start_soon(self._work)
-                await self._keep_time()
-                group.cancel_scope.cancel()  # all workers are idle
+                try:
+                    await self._keep_time()
+                except Exception as failure:  # noqa: BLE001 - carried out of the task group, whole
+                    self._failure = failure
+                group.cancel_scope.cancel()
         finally:
             self._idle.clear()
-            await self._release_claims()
+            claimed = [order for order in self._orders.values() if order.claimed_until]
+            for order in claimed:
+                order.claimed_until = 0.0
+            await release_claims(self._context, self._owner, [each.order_id for each in claimed])
         if self._failure is not None:
             raise self._failure
 
@@ -199,46 +291,47 @@ class OrderQueue:
 
     def _arm(self, order: QueuedOrder, *, soon: bool = False) -> None:
         """Put an order into the heap, at the time of its next step."""
-        context = self._context
-        age = order.age(context)
-        if order.known.last_poll < 0 and not soon:
+        age = self._context.elapsed.now() - order.birth
+        if order.last_poll < 0 and not soon:
             # Many orders that come at once are not polled at once.
-            first = age + context.calls.random() * order.intent.poll_interval
-            order.known = attrs.evolve(order.known, next_poll=first)
-        action = next_action(order.intent, order.deadline, order.known, age)
-        self._push(order, action if isinstance(action, WaitUntil) else None)
-        order.is_urgent = order.is_urgent or action is Request.CANCEL
+            order.next_poll = age + self._context.calls.random() * order.intent.poll_interval
+        self._push(order, next_action(order.intent, order.deadline, order.known, age))
 
-    def _push(self, order: QueuedOrder, wait: WaitUntil | None) -> None:
-        now = self._context.elapsed.now()
-        if wait is None:
-            order.due, order.is_urgent = now, False
-        else:
+    def _push(self, order: QueuedOrder, action: Action) -> None:
+        age = self._context.elapsed.now() - order.birth
+        if isinstance(action, WaitUntil):
             # Rounding may make the wait look over already, and a worker would spin.
-            order.due = max(order.birth + wait.age, now + SHORTEST_SLEEP)
-            order.is_urgent = wait.age >= wait.end
+            order.due = max(action.age, age + SHORTEST_SLEEP)
+            order.end = action.end
+        else:
+            order.due, order.end = age, math.inf if action is Request.POLL else age
         heappush(self._heap, order)
         if len(self._heap) > 2 * len(self._orders) + _FEW:
-            self._heap = [each for each in self._heap if each.is_current]
+            self._heap = [each for each in self._heap if self._is_current(each)]
             heapify(self._heap)
-        if self._heap[0] is order:
+        if self._heap and self._heap[0] is order:
             self._wake()
+
+    def _is_current(self, order: QueuedOrder) -> bool:
+        """Return whether an order was neither removed nor replaced."""
+        return self._orders.get(order.order_id) is order
 
     async def _keep_time(self) -> None:
         """Wake a worker whenever an order is due."""
         while self._goes_on():
             self._changed = anyio.Event()
-            self._drop_replaced()
+            while self._heap and not self._is_current(self._heap[0]):
+                heappop(self._heap)
             has_ready = bool(self._urgent or self._polls)
-            left = 0.0
             if not has_ready and self._heap:
-                left = self._heap[0].due - self._context.elapsed.now()
-            if left > 0:
-                shortest = SHORTEST_SLEEP if self._heap[0].is_urgent else _TICK
-                with anyio.CancelScope() as self._nap:
-                    await self._context.clock.sleep(max(min(left, LONGEST_SLEEP), shortest))
-                self._nap = None
-                continue
+                first = self._heap[0]
+                left = first.birth + first.due - self._context.elapsed.now()
+                if left > 0:
+                    shortest = SHORTEST_SLEEP if first.due >= first.end else _TICK
+                    with anyio.CancelScope() as self._nap:
+                        await self._context.clock.sleep(max(min(left, LONGEST_SLEEP), shortest))
+                    self._nap = None
+                    continue
             if has_ready or self._heap:
                 self._wake_a_worker()
             await self._changed.wait()
@@ -247,10 +340,6 @@ class OrderQueue:
         if not self._until_empty or self._busy:
             return True
         return bool(self._orders) and self._reader() is not None
-
-    def _drop_replaced(self) -> None:
-        while self._heap and not self._heap[0].is_current:
-            heappop(self._heap)
 
     def _wake(self) -> None:
         """Make the timer look again."""
@@ -273,41 +362,41 @@ class OrderQueue:
                 self._idle.append(woken)
                 await woken.wait()
                 continue
-            self._busy += 1
-            order.is_busy = True
-            before = order.known
+            order_id, step = order.order_id, None
+            self._busy.add(order_id)
             try:
-                await self._take_a_step(order)
+                step = await self._take_a_step(order)
             except Exception as failure:  # noqa: BLE001 - carried out of the task group, whole
                 self._failure = failure
-                self._push(order, None)
                 assert self._scope is not None  # noqa: S101 - a worker runs in it
                 self._scope.cancel()
-            except BaseException:  # the task is cancelled; a later `run` goes on with the order
-                if order.is_current:
-                    self._push(order, None)
-                raise
             finally:
-                self._busy -= 1
-                order.is_busy = False
-            if order.known is before:
-                await checkpoint()  # many orders that need no request must not stop the event loop
+                self._busy.discard(order_id)
+                queued = self._orders.get(order_id)
+                if queued is order and step is not None:
+                    self._push(order, step)
+                elif queued is not None:  # changed meanwhile, or the step did not come to its end
+                    self._arm(queued)
 
     def _take(self) -> QueuedOrder | None:
         """Return an order that is due, and see to it that the next one is taken too."""
-        if not self._reader() is not None:
+        if self._reader() is None:
             return None
         now = self._context.elapsed.now()
         for _ in range(_MOVED_AT_ONCE):
-            if not self._heap or self._heap[0].due > now:
+            if not self._heap or self._heap[0].birth + self._heap[0].due > now:
                 break
-            order = heappop(self._heap)
-            if order.is_current:
-                (self._urgent if order.is_urgent else self._polls).append(order)
+            self._make_ready(heappop(self._heap), now)
+        if self._polls and now >= self._promotion:
+            # The deadline of an order may pass while it waits for a worker.
+            self._promotion = now + _PROMOTION
+            waiting, self._polls = self._polls, deque()
+            for order in waiting:
+                self._make_ready(order, now)
         for ready in (self._urgent, self._polls):
             while ready:
                 order = ready.popleft()
-                if order.is_current:
+                if self._is_current(order):
                     # One worker wakes the next, so that a hundred do not begin in one turn of the
                     # event loop. What is due later is the timer's.
                     if self._urgent or self._polls:
@@ -317,47 +406,70 @@ class OrderQueue:
                     return order
         return None
 
-    async def _take_a_step(self, order: QueuedOrder) -> None:
-        context = self._context
-        step = await first_or_next(context, order, alone=True)
+    def _make_ready(self, order: QueuedOrder, now: float) -> None:
+        if self._is_current(order):
+            (self._urgent if order.birth + order.end <= now else self._polls).append(order)
+
+    async def _take_a_step(self, order: QueuedOrder) -> WaitUntil | None:
+        """Return when the next step is due; None if the order has ended or was removed."""
+        driven = order.driven(self._owner)
+        known = driven.known
+        try:
+            step = await first_or_next(self._context, driven, alone=True)
+        except BaseException:
+            if self._owner:  # whether the claim was recorded is unknown
+                driven.claimed_until = driven.claimed_until or _UNKNOWN
+            await self._keep(order, driven)
+            raise
         if isinstance(step, OrderResult):
-            await self._end(order, step)
-            return
-        order.status = None  # thousands of them would fill the memory
-        if not order.is_current:
-            await release(context, order)
-            return
-        self._push(order, None if order.is_changed else step)
-        order.is_changed = False
+            await self._end(driven, step)
+        else:
+            await self._keep(order, driven)
+        if driven.known is known:
+            await checkpoint()  # many orders that need no request must not stop the event loop
+        return None if isinstance(step, OrderResult) else step
 
-    async def _end(self, order: QueuedOrder, result: OrderResult) -> None:
-        if self._orders.get(order.order_id) is order:
-            del self._orders[order.order_id]
-        order.is_current = False
-        if result.outcome is None and order.entry is None:
-            await release(self._context, order)
+    async def _keep(self, order: QueuedOrder, driven: DrivenOrder) -> None:
+        """Keep what a step learned."""
+        order.rest(driven)
+        queued = self._orders.get(order.order_id)
+        if queued is None:
+            await release(self._context, driven)
+        elif queued is not order:  # the caller wants something else now
+            queued.learn(driven)
+
+    async def _end(self, driven: DrivenOrder, result: OrderResult) -> None:
+        self._orders.pop(driven.order_id, None)
+        entry = driven.entry
+        if result.outcome is None and entry is None:
+            await release(self._context, driven)
             # The order may go on, but not here.
-            self._context.report(OrderEnded(order.order_id, result))
-        if order.entry is None or order.entry.delivered_at is None:
-            self._finish(result)
+            self._context.report(OrderEnded(driven.order_id, result))
+        if entry is None or entry.delivered_at is None:
+            self._finish(result, driven.claimed_until or None)
 
-    async def _release_claims(self) -> None:
-        """Let other processes go on at once."""
-        recorder = self._context.recorder
-        if recorder.journal is None:
-            return
-        claimed = [order for order in self._orders.values() if order.claimed_until]
-        for order in claimed:
-            order.claimed_until = 0.0
-        for start in range(0, len(claimed), AT_ONCE):
-            changes = [
-                (order.order_id, release_claim(order.owner))
-                for order in claimed[start : start + AT_ONCE]
-            ]
-            try:
-                await recorder.write(changes)
-            except JournalError as error:
-                recorder.complain(None, error)
+
+async def release_claims(context: OrderContext, owner: str, order_ids: Iterable[str]) -> None:
+    """Release the claims of many orders, so that other processes can go on at once."""
+    changes = [(order_id, release_claim(owner)) for order_id in order_ids]
+    for start in range(0, len(changes), AT_ONCE):
+        try:
+            await context.recorder.write(changes[start : start + AT_ONCE])
+        except JournalError as error:
+            context.recorder.complain(None, error)
+
+
+@attrs.define
+class _Waiting:
+    """A result that was not acknowledged yet.
+
+    Attributes:
+        result: The result.
+        claimed_until: When the claim ends under which it is delivered; None without a claim.
+    """
+
+    result: OrderResult
+    claimed_until: float | None
 
 
 class ResultStore:
@@ -365,19 +477,42 @@ class ResultStore:
 
     A result is acknowledged when the reader asks for the next one. If its loop ended before, the
     next reader gets the same result again.
+
+    Args:
+        acknowledge: Records that the caller received a result.
+        hold: Returns until when a claimed result may be delivered here; None if another process
+            delivers it.
     """
 
-    def __init__(self, acknowledge: Callable[[OrderResult], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        acknowledge: Callable[[OrderResult], Awaitable[None]],
+        hold: Callable[[str, float], Awaitable[float | None]] | None = None,
+    ) -> None:
         self._acknowledge = acknowledge
-        self._results: deque[OrderResult] = deque()
+        self._hold = hold
+        self._waiting: deque[_Waiting] = deque()
+        self._newest = 0
         self._more = anyio.Event()
         self._ended = False
         self._error: Exception | None = None
 
-    def put(self, result: OrderResult) -> None:
+    @property
+    def order_ids(self) -> list[str]:
+        """The orders whose results wait here."""
+        return [each.result.order_id for each in self._waiting]
+
+    def put(self, result: OrderResult, claimed_until: float | None = None) -> None:
         """Add a result."""
-        self._results.append(result)
+        self._waiting.append(_Waiting(result, claimed_until))
         self._more.set()
+
+    def give_up_claims(self) -> list[str]:
+        """Return the orders whose results are claimed; they are claimed again when handed out."""
+        claimed = [each for each in self._waiting if each.claimed_until is not None]
+        for each in claimed:
+            each.claimed_until = 0.0
+        return [each.result.order_id for each in claimed]
 
     def reopen(self) -> None:
         """More results may come."""
@@ -388,9 +523,27 @@ class ResultStore:
         self._ended, self._error = True, error
         self._more.set()
 
-    async def first(self) -> OrderResult:
-        """Return the first result, which stays here; wait until there is one."""
-        while not self._results:
+    def new_reader(self) -> int:
+        """Return the number of a new reader; the earlier ones get nothing more."""
+        self._newest += 1
+        self._more.set()
+        return self._newest
+
+    async def first(self, reader: int) -> OrderResult:
+        """Return the first result, which stays here; wait until there is one.
+
+        Raises:
+            ClientStateError: There is a newer reader.
+        """
+        await checkpoint()  # a loop over many results must not stop the event loop
+        while True:
+            self._check(reader)
+            if self._waiting:
+                first = self._waiting[0]
+                if await self._is_held(first):
+                    self._check(reader)
+                    return first.result
+                continue
             if self._error is not None:
                 raise self._error
             if self._ended:
@@ -398,13 +551,38 @@ class ResultStore:
             if self._more.is_set():
                 self._more = anyio.Event()
             await self._more.wait()
-        return self._results[0]
 
-    async def acknowledge(self, result: OrderResult) -> None:
-        """Remove the first result, once it is recorded that the caller has it."""
-        if self._results and self._results[0] is result:
+    async def _is_held(self, waiting: _Waiting) -> bool:
+        """Return whether a result may be delivered here; remove it if another process has it."""
+        if waiting.claimed_until is None or self._hold is None:
+            return True
+        until = await self._hold(waiting.result.order_id, waiting.claimed_until)
+        if until is None:
+            self._remove(waiting.result)
+            return False
+        waiting.claimed_until = until
+        return True
+
+    async def acknowledge(self, result: OrderResult, reader: int) -> None:
+        """Remove the first result, once it is recorded that the caller has it.
+
+        Raises:
+            ClientStateError: There is a newer reader, which gets the result again.
+        """
+        self._check(reader)
+        if self._waiting and self._waiting[0].result is result:
             await self._acknowledge(result)
-            self._results.popleft()
+            self._remove(result)
+
+    def _check(self, reader: int) -> None:
+        if reader != self._newest:
+            problem = "results() was called again, and only the newest iterator gets results"
+            raise ClientStateError(problem)
+
+    def _remove(self, result: OrderResult) -> None:
+        # Another reader may have removed it meanwhile.
+        if self._waiting and self._waiting[0].result is result:
+            self._waiting.popleft()
 
 
 class OrderResults:
@@ -413,30 +591,29 @@ class OrderResults:
     A result counts as delivered when the loop asks for the next one.
     """
 
-    def __init__(
-        self,
-        store: ResultStore,
-        *,
-        is_current: Callable[[OrderResults], bool] = lambda _: True,
-        start: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, store: ResultStore, *, start: Callable[[], None] | None = None) -> None:
         self._store = store
-        self._is_current = is_current
+        self._number = store.new_reader()
         self._start = start
         self._last: OrderResult | None = None
+        self._is_asking = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> OrderResult:
-        if not self._is_current(self):
-            problem = "results() was called again, and only the newest iterator gets results"
+        if self._is_asking:
+            problem = "another task waits for the next result of this iterator"
             raise ClientStateError(problem)
         if self._start is not None:
             start, self._start = self._start, None
             start()
-        if self._last is not None:
-            last, self._last = self._last, None
-            await self._store.acknowledge(last)
-        self._last = await self._store.first()
+        self._is_asking = True
+        try:
+            if self._last is not None:
+                last, self._last = self._last, None
+                await self._store.acknowledge(last, self._number)
+            self._last = await self._store.first(self._number)
+        finally:
+            self._is_asking = False
         return self._last

@@ -19,6 +19,8 @@ from sms4sats_async._process import has_died
 from sms4sats_async.errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
 from sms4sats_async.events import OrderEnded, StatusPolled
 from sms4sats_async.journal.entry import (
+    LEASE,
+    belongs_to,
     both,
     claim,
     claim_left,
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
 
 LONGEST_STEP: Final = 60.0
 """Seconds that one step takes at most, so that a claim outlasts it."""
+
+_TIME_TO_DELIVER: Final = 30.0
+"""Seconds that the claim of a result lasts at least when its reader gets it."""
 
 _SHORTEST_CHECK: Final = 1.0
 """Seconds that a request gets at least, even where something else is due sooner."""
@@ -159,6 +164,8 @@ class DrivenOrder:
         not_before = 0.0
         if entry.not_before is not None:
             not_before = (entry.not_before - created_at).total_seconds()
+            if entry.code_deadline is None:
+                self.deadline = 0.0  # left to the service, so nobody waits for its code
         minimum_age = self.intent.minimum_age
         if entry.minimum_age is not None:
             minimum_age = entry.minimum_age.total_seconds()
@@ -351,12 +358,16 @@ def _wait_for_claim(order: DrivenOrder, age: float, left: float, *, alone: bool)
 
 
 def ended_elsewhere(context: OrderContext, order: DrivenOrder) -> OrderResult:
-    """Report and return the result that the journal has of an order."""
+    """Return the result that the journal has of an order, and report it.
+
+    A result that was delivered is not reported again.
+    """
     entry = order.entry
     assert entry is not None  # noqa: S101 - the caller checked it
     assert entry.result is not None  # noqa: S101 - only ended entries are kept
     result = attrs.evolve(entry.result, attempts=order.attempts)
-    context.report(OrderEnded(order.order_id, result))
+    if entry.delivered_at is None:
+        context.report(OrderEnded(order.order_id, result))
     return result
 
 
@@ -512,6 +523,7 @@ async def _unknown_end(context: OrderContext, order: DrivenOrder) -> OrderResult
             outcome = error.request_outcome or RequestOutcome.UNKNOWN
             change = record_outcome(outcome, context.recorder.now(), final=True)
             await context.recorder.note(order.order_id, change)
+            order.claimed_until = 0.0  # the claim stays until the result is delivered
     return OrderResult(
         order.order_id,
         None,
@@ -542,9 +554,9 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
     if recorder.journal is None or not order.owner:
         return 0.0
     now = recorder.now()
-    if order.claimed_until - now.timestamp() >= LONGEST_STEP:
+    if _outlasts(order.claimed_until, now, LONGEST_STEP):
         return 0.0
-    change = claim(order.owner, now, has_died=has_died)
+    change = claim_if_ours(context, order.owner)
     if order.unrecorded is not None:
         change = both(order.unrecorded, change)
     entry = await recorder.note(order.order_id, change)
@@ -553,15 +565,56 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
         # record the claim does not stop the order.
         return 0.0
     order.unrecorded = None
+    if not belongs_to(entry, recorder.base_url):
+        return LEASE.total_seconds()  # the caller who added it gets an error
     left = claim_left(entry, order.owner, now).total_seconds()
-    if left > 0:
-        order.claimed_until = 0.0
-    elif entry.claimed_until is not None:
+    order.claimed_until = 0.0
+    if left == 0 and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
-    order.adopt(entry)
-    if entry.finished_at is not None and (left == 0 or not alone):
+    if entry.finished_at is None:
+        order.adopt(entry)
+    elif left == 0 or not alone:
         order.entry = entry
     return left
+
+
+def claim_if_ours(context: OrderContext, owner: str) -> JournalChange:
+    """Return the change by which a driver claims an order, unless it is of another service root."""
+    recorder = context.recorder
+    take = claim(owner, recorder.now(), has_died=has_died)
+
+    def change(entry: JournalEntry | None) -> JournalEntry | None:
+        return take(entry) if entry is None or belongs_to(entry, recorder.base_url) else entry
+
+    return change
+
+
+def _outlasts(claimed_until: float, now: datetime, seconds: float) -> bool:
+    """Return whether a claim of our own lasts long enough.
+
+    Others ignore one that ends too far ahead, because the clock was set back.
+    """
+    return seconds <= claimed_until - now.timestamp() <= LEASE.total_seconds() + 1
+
+
+async def hold_result(
+    context: OrderContext, order_id: str, owner: str, claimed_until: float
+) -> float | None:
+    """Claim a result again whose claim may have ended while it waited for its reader.
+
+    Returns:
+        When the claim ends; None if another process delivers the result.
+    """
+    recorder = context.recorder
+    if _outlasts(claimed_until, recorder.now(), _TIME_TO_DELIVER):
+        return claimed_until
+    entry = await recorder.note(order_id, claim_if_ours(context, owner))
+    if entry is None:
+        return claimed_until  # the journal fails: better twice than never
+    if entry.delivered_at is not None or entry.claimed_by != owner:
+        return None
+    assert entry.claimed_until is not None  # noqa: S101 - whoever claims says until when
+    return entry.claimed_until.timestamp()
 
 
 async def release(context: OrderContext, order: DrivenOrder) -> None:
