@@ -205,9 +205,11 @@ def _announce(
 
 async def first_or_next(context: OrderContext, order: DrivenOrder, *, alone: bool = False) -> Step:
     """Return the recorded result of an order that ended before, or take a step; see `advance`."""
-    if order.entry is None:
+    entry = order.entry
+    if entry is None:
         return await advance(context, order, alone=alone)
-    return ended_elsewhere(context, order)
+    # Who received a result has reported it.
+    return ended_elsewhere(context, order, silent=entry.delivered_at is not None)
 
 
 async def deliver(context: OrderContext, result: OrderResult) -> OrderResult:

@@ -315,7 +315,9 @@ async def advance(context: OrderContext, order: DrivenOrder, *, alone: bool = Fa
     if isinstance(action, Request) or (isinstance(action, WaitUntil) and order.claimed_until > 0):
         action = await _execute(context, order, action, alone=alone)
     if order.entry is not None:
-        return ended_elsewhere(context, order)
+        # A scheduler drops a result that another process delivered.
+        silent = alone and order.entry.delivered_at is not None
+        return ended_elsewhere(context, order, silent=silent)
     if isinstance(action, WaitUntil):
         return action
     if isinstance(action, Ended):
@@ -357,16 +359,15 @@ def _wait_for_claim(order: DrivenOrder, age: float, left: float, *, alone: bool)
     return WaitUntil(due, Reason.CLAIMED, age + left)
 
 
-def ended_elsewhere(context: OrderContext, order: DrivenOrder) -> OrderResult:
-    """Return the result that the journal has of an order, and report it.
-
-    A result that was delivered is not reported again.
-    """
+def ended_elsewhere(
+    context: OrderContext, order: DrivenOrder, *, silent: bool = False
+) -> OrderResult:
+    """Return the result that the journal has of an order, and report it unless `silent`."""
     entry = order.entry
     assert entry is not None  # noqa: S101 - the caller checked it
     assert entry.result is not None  # noqa: S101 - only ended entries are kept
     result = attrs.evolve(entry.result, attempts=order.attempts)
-    if entry.delivered_at is None:
+    if not silent:
         context.report(OrderEnded(order.order_id, result))
     return result
 
