@@ -24,7 +24,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.events import Waiting
 from sms4sats_async.invoice import Invoice
-from sms4sats_async.journal.entry import acknowledge, belongs_to, both, release_claim
+from sms4sats_async.journal.entry import acknowledge, belongs_to, release_claim
 from sms4sats_async.models import (
     CodeStatus,
     Money,
@@ -107,6 +107,8 @@ async def record(
 ) -> JournalEntry | None:
     """Record what the caller wants, and claim the order in the same write.
 
+    If another driver holds the claim, that is recorded later, with the claim.
+
     Returns:
         The entry; None if there is no journal or it does not know the order.
 
@@ -117,7 +119,7 @@ async def record(
     recorder = context.recorder
     if recorder.journal is None:
         return None
-    change = both(intent, claim_if_ours(context, order.owner))
+    change = claim_if_ours(context, order.owner, intent)
     try:
         (entry,) = await recorder.write([(order.order_id, change)])
     except JournalError as error:
@@ -131,10 +133,12 @@ async def record(
     check_root(context, entry)
     # The journal may know better when the order was created.
     order.birth = context.elapsed.birth(entry.created_at.timestamp())
-    order.adopt(entry)
-    is_mine = entry.claimed_by == order.owner
-    if is_mine and entry.claimed_until is not None:
+    if entry.claimed_by == order.owner and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
+        order.adopt(entry)
+    else:
+        order.unrecorded = intent
+        order.learn(entry)
     if entry.finished_at is not None:
         order.entry = entry
     return entry

@@ -11,10 +11,17 @@ import attrs
 from sms4sats_async._cancellation import is_of_others
 from sms4sats_async._clock import time_span
 from sms4sats_async._logging import LOGGER
+from sms4sats_async._process import has_died
 from sms4sats_async._redact import mask
 from sms4sats_async._validate import positive_seconds, seconds
 from sms4sats_async.errors import ClientStateError, JournalError, Sms4SatsError
-from sms4sats_async.journal.entry import JournalChange, both, record_intent, release_claim
+from sms4sats_async.journal.entry import (
+    JournalChange,
+    both,
+    claim,
+    record_intent,
+    release_claim,
+)
 from sms4sats_async.models import CodeStatus, Order
 from sms4sats_async.results import OrderResult
 from sms4sats_async.retry import RetryPolicy
@@ -301,7 +308,9 @@ class OpenOrder:
             if has_journal:
                 change = release_claim(held.owner)
                 if self.result is None:
-                    change = both(self._intent_until(0.0), change)
+                    intent, now = self._intent_until(0.0), context.recorder.now()
+                    take = claim(held.owner, now, has_died=has_died, intent=intent)
+                    change = both(take, change)
                 await context.recorder.note(self.order_id, change)
             if added is not None:
                 try:

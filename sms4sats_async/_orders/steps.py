@@ -21,7 +21,6 @@ from sms4sats_async.events import OrderEnded, StatusPolled
 from sms4sats_async.journal.entry import (
     LEASE,
     belongs_to,
-    both,
     claim,
     claim_left,
     record_outcome,
@@ -151,11 +150,24 @@ class DrivenOrder:
         """Return the order's age in seconds, never more than is sure."""
         return context.elapsed.now() - self.birth
 
-    def adopt(self, entry: JournalEntry) -> None:
-        """Follow what the journal says the caller wants, which may be newer."""
+    def learn(self, entry: JournalEntry) -> None:
+        """Take over what the journal knows about the order."""
         created_at = entry.created_at
         self.metadata = entry.metadata
         self.number = self.number or entry.number
+        if entry.number_seen_at is not None and self.known.number_age is None:
+            seen = (entry.number_seen_at - created_at).total_seconds()
+            self.known = attrs.evolve(self.known, number_age=seen)
+        if entry.refused_at is not None and self.known.refusals is None:
+            # Refused in an earlier process, which read the status before it recorded that.
+            age = (entry.refused_at - created_at).total_seconds()
+            refusals = Refusals(entry.refusals, age)
+            self.known = attrs.evolve(self.known, refusals=refusals)
+
+    def adopt(self, entry: JournalEntry) -> None:
+        """Take over that, and follow what the caller wants, which may be newer in the journal."""
+        self.learn(entry)
+        created_at = entry.created_at
         if entry.code_deadline is not None:
             deadline = (entry.code_deadline - created_at).total_seconds()
             # A deadline of now, rounded, may be a little later, and would then cost a wait.
@@ -171,14 +183,6 @@ class DrivenOrder:
             minimum_age = entry.minimum_age.total_seconds()
         if (minimum_age, not_before) != (self.intent.minimum_age, self.intent.not_before):
             self.intent = attrs.evolve(self.intent, minimum_age=minimum_age, not_before=not_before)
-        if entry.number_seen_at is not None and self.known.number_age is None:
-            seen = (entry.number_seen_at - created_at).total_seconds()
-            self.known = attrs.evolve(self.known, number_age=seen)
-        if entry.refused_at is not None and self.known.refusals is None:
-            # Refused in an earlier process, which read the status before it recorded that.
-            age = (entry.refused_at - created_at).total_seconds()
-            refusals = Refusals(entry.refusals, age)
-            self.known = attrs.evolve(self.known, refusals=refusals)
 
 
 Step: TypeAlias = OrderResult | WaitUntil
@@ -557,32 +561,41 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
     now = recorder.now()
     if _outlasts(order.claimed_until, now, LONGEST_STEP):
         return 0.0
-    change = claim_if_ours(context, order.owner)
-    if order.unrecorded is not None:
-        change = both(order.unrecorded, change)
+    change = claim_if_ours(context, order.owner, order.unrecorded)
     entry = await recorder.note(order.order_id, change)
     if entry is None:
         # The money matters more than a cancel that may be sent twice, so a journal that cannot
         # record the claim does not stop the order.
         return 0.0
-    order.unrecorded = None
     if not belongs_to(entry, recorder.base_url):
         return LEASE.total_seconds()  # the caller who added it gets an error
     left = claim_left(entry, order.owner, now).total_seconds()
     order.claimed_until = 0.0
-    if left == 0 and entry.claimed_until is not None:
-        order.claimed_until = entry.claimed_until.timestamp()
-    if entry.finished_at is None:
+    if left == 0:
+        order.unrecorded = None
+        if entry.claimed_until is not None:
+            order.claimed_until = entry.claimed_until.timestamp()
+    if entry.finished_at is None and left == 0:
         order.adopt(entry)
+    elif entry.finished_at is None:
+        order.learn(entry)
     elif left == 0 or not alone:
         order.entry = entry
     return left
 
 
-def claim_if_ours(context: OrderContext, owner: str) -> JournalChange:
-    """Return the change by which a driver claims an order, unless it is of another service root."""
+def claim_if_ours(
+    context: OrderContext, owner: str, intent: JournalChange | None = None
+) -> JournalChange:
+    """Return the change by which a driver claims an order, unless it is of another service root.
+
+    Args:
+        context: The context.
+        owner: The driver.
+        intent: What its caller wants; it is recorded with the claim, and not without.
+    """
     recorder = context.recorder
-    take = claim(owner, recorder.now(), has_died=has_died)
+    take = claim(owner, recorder.now(), has_died=has_died, intent=intent)
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
         return take(entry) if entry is None or belongs_to(entry, recorder.base_url) else entry

@@ -444,7 +444,13 @@ def defer(entry: JournalEntry | None) -> JournalEntry | None:
     return entry if after == entry else after
 
 
-def claim(owner: str, now: datetime, *, has_died: Callable[[str], bool]) -> JournalChange:
+def claim(
+    owner: str,
+    now: datetime,
+    *,
+    has_died: Callable[[str], bool],
+    intent: JournalChange | None = None,
+) -> JournalChange:
     """Return the change by which a driver claims an order, or renews its claim, for a lease.
 
     Nothing changes where the result was delivered, or where the claim of another driver holds.
@@ -453,12 +459,20 @@ def claim(owner: str, now: datetime, *, has_died: Callable[[str], bool]) -> Jour
         owner: The driver.
         now: The time.
         has_died: Returns whether the process of a driver provably ended.
+        intent: What this driver's caller wants. It is recorded with the claim and not without:
+            another driver goes on with what its own caller wants.
     """
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
-        if entry is None or entry.order_id is None or entry.delivered_at is not None:
+        if (
+            entry is not None
+            and claim_left(entry, owner, now) > timedelta(0)
+            and not has_died(entry.claimed_by or "")
+        ):
             return entry
-        if claim_left(entry, owner, now) > timedelta(0) and not has_died(entry.claimed_by or ""):
+        if intent is not None:
+            entry = intent(entry)
+        if entry is None or entry.order_id is None or entry.delivered_at is not None:
             return entry
         return attrs.evolve(entry, claimed_by=owner, claimed_until=now + LEASE)
 
