@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+import anyio.lowlevel
 import attrs
+import trio
 
 from sms4sats_async import (
     Event,
@@ -13,6 +18,7 @@ from sms4sats_async import (
     OrderEnded,
     OrderJournal,
     OrderResult,
+    OrderScheduler,
     ReceiveOrder,
     Sms4SatsClient,
 )
@@ -20,7 +26,7 @@ from sms4sats_async.simulator import Behaviour, Clock, Fault, Holder, ManualCloc
 from sms4sats_async.testing import http_client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
     from sms4sats_async.journal import JournalChange
@@ -183,3 +189,28 @@ class FailingJournal(MemoryJournal):
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
+
+
+@asynccontextmanager
+async def running(*schedulers: OrderScheduler) -> AsyncGenerator[None]:
+    """Run schedulers for the length of an `async with`."""
+    async with anyio.create_task_group() as group:
+        for scheduler in schedulers:
+            group.start_soon(scheduler.run)
+        await turns()
+        yield
+        group.cancel_scope.cancel()
+
+
+async def turns(count: int = 50) -> None:
+    """Let the other tasks have their turns."""
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
+
+
+def task_count() -> int:
+    """How many tasks the event loop has."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return trio.lowlevel.current_statistics().tasks_living

@@ -389,6 +389,29 @@ async def test_an_order_that_another_process_drives_is_polled_and_not_cancelled(
     ) <= 2
 
 
+async def test_the_driver_that_holds_the_claim_goes_on_with_its_own_deadline() -> None:
+    clock, journal = ManualClock(autojump=False), MemoryJournal()
+    it = Simulated(clock=clock, journal=journal)
+    order = await it.order()
+    other, first = it.new_client(journal), anyio.CancelScope()
+
+    async def wait_for_ten_minutes() -> None:
+        with first:
+            await it.client.code_or_refund(order, timeout=600)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_for_ten_minutes)
+        await clock.advance(1)
+        group.start_soon(lambda: other.code_or_refund(order, timeout=300))
+        await clock.advance(298)
+        entry = await entry_of(journal, order.order_id)
+        assert entry.code_deadline == order.created_at + timedelta(minutes=10)
+        # When the first is cancelled, the second goes on, by its own deadline.
+        first.cancel()
+        await clock.advance(9)
+    assert it.cancel_ages() == [pytest.approx(301, abs=6)]
+
+
 async def test_without_polls_a_claimed_order_is_left_alone() -> None:
     clock, journal = ManualClock(autojump=False), MemoryJournal()
     it = Simulated(clock=clock, journal=journal)
