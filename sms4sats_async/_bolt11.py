@@ -1,6 +1,6 @@
-"""An invoice taken apart, as plain values: laid out by BOLT 11, written in bech32 (BIP 173).
+"""Decode Lightning invoices (BOLT 11) from bech32 (BIP 173) to plain values.
 
-Total: whatever is handed in, nothing but a `NotAnInvoiceError` is raised.
+For every argument, the only exception is `NotAnInvoiceError`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Network: TypeAlias = Literal["bitcoin", "testnet", "signet", "regtest"]
 
 _SCHEME: Final = "lightning:"
-# BOLT 11 sets no limit, but wallets do (LND: 7,089), and a wrong text must not cost time.
+# BOLT 11 sets no limit. Wallets do (LND: 7,089), and a long text that is no invoice costs time.
 _LONGEST: Final = 10_000
 
 # BIP 173: "This part MUST contain 1 to 83 US-ASCII characters". Of its limits, BOLT 11 lifts only
@@ -35,10 +35,10 @@ _PICO_IN_MILLISATOSHI: Final = 10
 _ALL_BITCOIN: Final = 21_000_000 * _MULTIPLIERS[""]
 _MILLISATOSHI_IN_SATOSHI: Final = 1000
 
-# BIP 173: each letter stands for five bits, its place in this row.
+# BIP 173: each letter means five bits, its index in this row.
 _ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _NO_LETTER: Final = re.compile(f"[^{_ALPHABET}]")
-_CHECKSUM: Final = 6  # words of five bits, as all lengths from here on
+_CHECKSUM: Final = 6  # words of five bits, like all lengths below
 _LOW_BITS: Final = (1 << 25) - 1
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
@@ -53,11 +53,11 @@ _LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class NotAnInvoiceError(ValueError):
-    """What was handed in is no invoice, or of a network that is not known here."""
+    """If the argument is not an invoice of a known network."""
 
 
 class Parts(NamedTuple):
-    """What an invoice says; `Invoice` tells what each part is."""
+    """What an invoice says; `Invoice` documents each part."""
 
     bolt11: str
     network: Network
@@ -69,10 +69,10 @@ class Parts(NamedTuple):
 
 
 def read(bolt11: object) -> Parts:
-    """Take an invoice apart: its checksum is checked, its signature is not.
+    """Decode an invoice and check its checksum, but not its signature.
 
     Raises:
-        NotAnInvoiceError: It is none.
+        NotAnInvoiceError: If it is not an invoice of a known network.
     """
     text = _alone(bolt11)
     readable, letters = _split(text)
@@ -80,14 +80,14 @@ def read(bolt11: object) -> Parts:
     words = _words(readable, letters)
     amount_msat = _millisatoshis(amount) if amount else None
     if len(words) < _TIMESTAMP + _SIGNATURE:
-        raise _refusal("it is too short to hold a time and a signature")
+        raise _refusal("it is too short to have a time and a signature")
     created_at = _EPOCH + timedelta(seconds=_number(words[:_TIMESTAMP]))
     fields = _first_fields(words[_TIMESTAMP:-_SIGNATURE])
     # BOLT 11: "MUST include exactly one `p` field" (writer).
     if "p" not in fields:
         raise _refusal("it has no payment hash")
-    # A writer leaves leading 0s out of `x`, and a reader "SHOULD treat the invoice as invalid"
-    # for them only in later texts: here they change nothing.
+    # Writers omit leading 0s of `x`. Only later versions of BOLT 11 say that a reader "SHOULD treat
+    # the invoice as invalid" for them, so they are accepted.
     expiry = _number(fields["x"]) if "x" in fields else _EXPIRY
     return Parts(
         bolt11=text,
@@ -101,7 +101,7 @@ def read(bolt11: object) -> Parts:
 
 
 def satoshis(amount_msat: int | None) -> int | None:
-    """Return an amount in satoshis, a part of one counted as a whole; None where there is none."""
+    """Return an amount in satoshis, rounded up; None if there is no amount."""
     return None if amount_msat is None else -(-amount_msat // _MILLISATOSHI_IN_SATOSHI)
 
 
@@ -113,17 +113,17 @@ def _refusal(why: str) -> NotAnInvoiceError:
 
 
 def _alone(bolt11: object) -> str:
-    """Return the invoice without anything around it, in the case it came in."""
+    """Return the invoice without scheme and surrounding blanks, in its own case."""
     if not isinstance(bolt11, str):
         raise _refusal(f"it must be a str, not {type(bolt11).__name__}")
     text = bolt11.strip()
     if text == "paid":
-        raise _refusal("'paid' stands where an order was paid from the balance and has none")
+        raise _refusal("'paid' means that the order was paid from the balance")
     if len(text) > _LONGEST:
-        raise _refusal(f"{len(text)} characters are too many")
+        raise _refusal(f"it has {len(text)} characters, more than {_LONGEST}")
     # BIP 173 knows US-ASCII only. Before any change of case: "\N{KELVIN SIGN}".lower() is "k".
     if not text.isascii():
-        raise _refusal("it holds a character that is not ASCII")
+        raise _refusal("it has a character that is not ASCII")
     # BOLT 11: "use 'lightning:' as a prefix before the BOLT-11 encoding (note: not 'lightning://')"
     if text[: len(_SCHEME)].lower() == _SCHEME:
         text = text[len(_SCHEME) :].lstrip()
@@ -140,30 +140,30 @@ def _split(text: str) -> tuple[str, str]:
     # separator"
     readable, separator, letters = text.lower().rpartition("1")
     if not separator:
-        raise _refusal("it has no '1' in front of its data")
+        raise _refusal("it has no '1' before its data")
     if len(readable) > _LONGEST_READABLE:
-        raise _refusal(f"more than {_LONGEST_READABLE} characters stand in front of its last '1'")
+        raise _refusal(f"it has more than {_LONGEST_READABLE} characters before its last '1'")
     return readable, letters
 
 
 def _words(readable: str, letters: str) -> bytes:
-    """Return the values of the data part's letters, without the checksum once it is checked."""
+    """Return the values of the data part's letters, without the checksum, which is checked."""
     strange = _NO_LETTER.search(letters)
     if strange is not None:
         place = len(readable) + len("1") + strange.start() + 1
-        raise _refusal(f"its character {place}, {strange.group()!r}, is none that bech32 uses")
+        raise _refusal(f"its character {place}, {strange.group()!r}, is not a bech32 character")
     words = bytes(map(_ALPHABET.index, letters))
     codes = readable.encode()
     # BIP 173: "first feeding the higher bits of each character's US-ASCII value into the checksum
     # calculation followed by a zero and then the lower bits of each"
     readable_words = bytes([*(code >> 5 for code in codes), 0, *(code & 31 for code in codes)])
     if _remainder(readable_words + words) != 1:
-        raise _refusal("its checksum is wrong, so a character was changed, lost or added")
+        raise _refusal("its checksum is wrong: a character was changed, lost or added")
     return words[:-_CHECKSUM]
 
 
 def _feedback(top: int) -> int:
-    """Return what five bits shifted out at the top add to the remainder."""
+    """Return what five bits that are shifted out add to the remainder."""
     total = 0
     for place, term in enumerate(_GENERATOR):
         if top >> place & 1:
@@ -175,7 +175,7 @@ _FEEDBACK: Final = tuple(map(_feedback, range(32)))
 
 
 def _remainder(words: bytes) -> int:
-    """Return the remainder by BIP 173's generator; it is 1 where the checksum is right."""
+    """Return the remainder by BIP 173's generator; 1 if the checksum is right."""
     remainder = 1
     for word in words:
         remainder = (remainder & _LOW_BITS) << 5 ^ word ^ _FEEDBACK[remainder >> 25]
@@ -186,12 +186,12 @@ def _remainder(words: bytes) -> int:
 
 
 def _network(readable: str) -> tuple[Network, str]:
-    """Return the network and what is left: the amount, as it is written."""
+    """Return the network and the rest, which is the amount as written."""
     found = _READABLE.fullmatch(readable)
     # BOLT 11: "if it does NOT understand the `prefix`: MUST fail the payment"
     if found is None or found[1] not in _NETWORKS:
         known = ", ".join(f"ln{prefix}" for prefix in _NETWORKS)
-        raise _refusal(f"it begins with none of {known}, so with no network that is known here")
+        raise _refusal(f"it starts with none of {known}, so its network is unknown")
     return _NETWORKS[found[1]], found[2]
 
 
@@ -200,20 +200,20 @@ def _millisatoshis(amount: str) -> int:
     # BOLT 11: "if `amount` contains a non-digit OR is followed by anything except a `multiplier`:
     # MUST fail the payment"
     if found is None:
-        raise _refusal("its amount is not a number, or has another multiplier than m, u, n or p")
+        raise _refusal("its amount is not a number with an optional multiplier m, u, n or p")
     number, multiplier = found.groups()
-    # "MUST encode `amount` as a positive decimal integer with no leading 0s" (writer). Some wallets
-    # take 0 for an open amount and some for nothing, so neither can be held against a limit.
+    # "MUST encode `amount` as a positive decimal integer with no leading 0s" (writer). To some
+    # wallets 0 means any amount, to others nothing, so it cannot be compared with a limit.
     if number.startswith("0"):
-        raise _refusal("its amount is 0, or begins with a 0")
+        raise _refusal("its amount is 0 or starts with a 0")
     pico = int(number) * _MULTIPLIERS[multiplier]
     millisatoshis, rest = divmod(pico, _PICO_IN_MILLISATOSHI)
     # BOLT 11 (reader): "if multiplier is `p` and the last decimal of `amount` is not 0: MUST fail
     # the payment"
     if rest:
-        raise _refusal("its amount is no whole number of millisatoshis")
+        raise _refusal("its amount is not a whole number of millisatoshis")
     if pico > _ALL_BITCOIN:
-        raise _refusal("it asks for more bitcoin than there will ever be")
+        raise _refusal("its amount is more bitcoin than will ever exist")
     return millisatoshis
 
 
@@ -221,12 +221,12 @@ def _millisatoshis(amount: str) -> int:
 
 
 def _first_fields(words: bytes) -> dict[str, bytes]:
-    """Return of each type the first field that counts."""
+    """Return the first valid field of each type."""
     found: dict[str, bytes] = {}
     for tag, data in _fields(words):
         # BOLT 11 (reader): "MUST skip over [...] `p`, `h`, `s` or `n` fields that do NOT have
-        # `data_length`s of 52, 52, 52 or 53". Later texts fail the payment for them, and still list
-        # an invoice that has them among the valid examples.
+        # `data_length`s of 52, 52, 52 or 53". Later versions fail the payment for them, but still
+        # list an invoice with them among the valid examples.
         if tag == "p" and len(data) != _HASH:
             continue
         # "SHOULD use the first `p` field that it did NOT skip"; of any other type, a writer "MUST
@@ -243,12 +243,12 @@ def _fields(words: bytes) -> Iterator[tuple[str, bytes]]:
         head = words[place:start]
         place = start + _number(head[1:])
         if place > len(words):
-            raise _refusal("a field reaches into its signature")
+            raise _refusal("a field extends into its signature")
         yield _ALPHABET[head[0]], words[start:place]
 
 
 def _number(words: bytes) -> int:
-    """Return words as one number, the first the most significant; no words at all are 0."""
+    """Return words as one number, the first word the most significant; 0 for no words."""
     number = 0
     for word in words:
         number = number << 5 | word
@@ -256,17 +256,17 @@ def _number(words: bytes) -> int:
 
 
 def _octets(words: bytes) -> bytes:
-    """Return words as bytes, without the bits at the end that fill no byte.
+    """Return words as bytes, without the padding.
 
-    BOLT 11: "MUST pad field data to a multiple of 5 bits, using 0s" (writer). No reader is asked
-    to look at them.
+    BOLT 11: "MUST pad field data to a multiple of 5 bits, using 0s" (writer). It does not ask
+    readers to check the padding.
     """
     bits = 5 * len(words)
     return (_number(words) >> bits % 8).to_bytes(bits // 8)
 
 
 def _after(start: datetime, seconds: int) -> datetime:
-    """Return the moment that many seconds later, or the last one that a datetime can hold."""
+    """Return the time `seconds` later, or the last time that a datetime can hold."""
     if seconds > (_LAST_MOMENT - start) // timedelta(seconds=1):
         return _LAST_MOMENT
     return start + timedelta(seconds=seconds)

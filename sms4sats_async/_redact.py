@@ -1,4 +1,4 @@
-"""Mask secrets: an order id, an invoice or an API key is never shown whole."""
+"""Mask secrets: no order id, invoice, payment hash, preimage or API key is shown whole."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHORTEST_SHOWN = 12
-# 64 hex digits (order ids in the documentation, payment hashes, preimages), or an invoice.
-_LOOKS_SECRET = re.compile(
-    r"[0-9a-fA-F]{64}|(?<![0-9a-z])ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE
-)
+# 64 hex digits are an order id (documented), a payment hash or a preimage. The other is an invoice;
+# any character may stand before it, because `repr` writes a line end as `\n`.
+_LOOKS_SECRET = re.compile(r"[0-9a-f]{64,}|ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE)
 _LONGEST_QUOTE = 200
 
 
@@ -42,24 +41,25 @@ def mask_optional_invoice(invoice: str | None) -> str:
 
 
 def hide(text: str, secret: str) -> str:
-    """Return `text` with `secret` masked wherever it stands as a word of its own.
+    """Return `text` with `secret` masked wherever it is a whole word.
 
-    As a word, because an id may be as short as `4`, and `HTTP 404` is to stay readable.
+    Only whole words are masked: an id may be as short as `4`, and `HTTP 404` must stay readable.
     """
     if secret not in text:
         return text
     return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", mask(secret), text)
 
 
-def hide_order_ids(text: str) -> str:
-    """Return `text` with everything masked that looks like an order id or an invoice."""
+def hide_known_forms(text: str) -> str:
+    """Return `text` with everything masked that has the form of a secret."""
     return _LOOKS_SECRET.sub(lambda found: mask(found.group()), text)
 
 
 def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take secrets out of the texts of the exceptions that led to `error`.
+    """Mask secrets in the texts of the exceptions that caused `error`.
 
-    They are other libraries' and quote what came over the wire; a logged traceback shows them.
+    These exceptions belong to other libraries and quote requests and answers. A logged traceback
+    shows them.
     """
     seen = {id(error)}
     cause = error.__cause__ or error.__context__
@@ -68,7 +68,7 @@ def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:
         cause.args = tuple(
             _hide_all(value, secrets) if isinstance(value, str) else value for value in cause.args
         )
-        message = getattr(cause, "message", None)  # where aiohttp's errors keep their text
+        message = getattr(cause, "message", None)  # aiohttp's errors keep their text there
         if isinstance(message, str):
             cause.__dict__["message"] = _hide_all(message, secrets)
         cause = cause.__cause__ or cause.__context__
@@ -77,15 +77,12 @@ def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:
 def _hide_all(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         text = hide(text, secret)
-    return hide_order_ids(text)
+    return hide_known_forms(text)
 
 
 def quote(text: str) -> str:
-    """Return foreign text fit for a message: one printable line, not too long.
-
-    Whatever looks like an order id is masked.
-    """
-    text = hide_order_ids(text)
+    """Return foreign text as a message shows it: one short printable line, secrets masked."""
+    text = hide_known_forms(text)
     text = "".join(letter if letter.isprintable() else "�" for letter in text)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
@@ -96,8 +93,8 @@ def quote_optional(text: str | None) -> str:
 
 
 def show(value: object) -> str:
-    """Return what a message shows of a value that was refused, whatever its `repr` does."""
+    """Return what a message shows of an invalid argument, even if its `repr` raises."""
     try:
         return quote(repr(value))
-    except Exception:  # noqa: BLE001 - the value is foreign, and so is what its repr raises
-        return f"a {type(value).__name__} that cannot be shown"
+    except Exception:  # noqa: BLE001 - a foreign `repr` may raise anything
+        return f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What a Lightning invoice asks for, read without a wallet."""
+"""Read what a Lightning invoice says, without a wallet."""
 
 from datetime import datetime
 from typing import Self
@@ -6,7 +6,7 @@ from typing import Self
 import attrs
 
 from ._bolt11 import NETWORKS, Network, NotAnInvoiceError, read, satoshis
-from ._redact import mask
+from ._redact import mask, quote_optional
 from .errors import InvalidArgumentError
 
 __all__ = ["NETWORKS", "Invoice", "Network"]
@@ -14,25 +14,24 @@ __all__ = ["NETWORKS", "Invoice", "Network"]
 
 @attrs.frozen
 class Invoice:
-    """What a Lightning invoice says, its signature unchecked.
+    """What a Lightning invoice (BOLT 11) says. Its signature is not checked.
 
-    It is no proof of who made the invoice, nor that it can be paid: the wallet checks that. It is
-    enough to hold a price against a limit, and to see when an invoice runs out, before it is paid.
+    Use it to check the price and the expiry before you pay. It does not prove who created the
+    invoice, or that it can be paid: the wallet checks that.
 
-    The same invoice in upper and in lower case is equal.
+    An invoice in upper case equals the same invoice in lower case.
 
     Attributes:
-        bolt11: The invoice as it came, without `lightning:` and blanks around it; `repr` shows its
-            ends.
-        network: The network to pay on: `"bitcoin"`, `"testnet"`, `"signet"` or `"regtest"`.
-        amount_msat: Millisatoshis asked for, exactly; None where the payer chooses, and nothing can
-            be held against a limit.
-        created_at: When it was made, by the clock of who made it, in UTC.
-        expires_at: From then on it should not be paid, in UTC; the last moment of the year 9999
-            where it lies beyond.
+        bolt11: The invoice as you gave it, without `lightning:` and surrounding blanks; `repr`
+            masks it.
+        network: The network on which it is paid: `"bitcoin"`, `"testnet"`, `"signet"` or
+            `"regtest"`.
+        amount_msat: The exact amount in millisatoshis. None if the payer chooses the amount.
+        created_at: When the invoice was created, in UTC, by the clock of its creator.
+        expires_at: When it expires, in UTC. The last moment of the year 9999 if it expires later.
         payment_hash: 64 lower-case hex digits; `repr` masks them.
-        description: The text for the payer. The creator of the invoice wrote it, so clean it before
-            you show it; None where the invoice has only its hash.
+        description: The text for the payer. It comes from the creator of the invoice, so remove
+            control characters before you show it. None if the invoice has only its hash.
     """
 
     bolt11: str = attrs.field(repr=mask, eq=str.lower)
@@ -41,28 +40,28 @@ class Invoice:
     created_at: datetime
     expires_at: datetime
     payment_hash: str = attrs.field(repr=mask)
-    description: str | None = None
+    description: str | None = attrs.field(default=None, repr=quote_optional)
 
     @property
     def amount_sat(self) -> int | None:
-        """Satoshis asked for, a part of one counted as a whole; None where the payer chooses.
+        """The amount in satoshis, rounded up; None if the payer chooses the amount.
 
-        Rounded up, so that what is over a limit by less than a satoshi is still over it.
+        Because it is rounded up, an amount slightly over a limit is still over it.
         """
         return satoshis(self.amount_msat)
 
     def is_expired(self, now: datetime) -> bool:
-        """Tell whether the invoice should not be paid any more.
+        """Return whether the invoice has expired.
 
         Args:
-            now: An aware datetime, of any time zone.
+            now: The time, with a time zone.
 
         Raises:
-            InvalidArgumentError: `now` is no datetime, or has no time zone.
+            InvalidArgumentError: If `now` is not a datetime, or has no time zone.
         """
         try:
             return now >= self.expires_at
-        # Nothing else than an aware datetime compares with one; a bare tzinfo() has no offset.
+        # Only an aware datetime can be compared with one. A bare tzinfo() has no offset.
         except (TypeError, NotImplementedError) as error:
             raise InvalidArgumentError(
                 "now must be a datetime with a time zone; use datetime.now(UTC) or .astimezone()"
@@ -70,14 +69,14 @@ class Invoice:
 
     @classmethod
     def parse(cls, bolt11: str) -> Self:
-        """Read an invoice: its checksum is checked, its signature is not.
+        """Decode an invoice and check its checksum. The signature is not checked.
 
         Args:
-            bolt11: The invoice, such as `order.payreq`, all in lower or all in upper case; blanks
-                around it and `lightning:` in front of it are left out.
+            bolt11: The invoice, such as `order.invoice`, in lower case or in upper case. Blanks
+                around it and a leading `lightning:` are ignored.
 
         Raises:
-            InvalidArgumentError: It is no BOLT 11 invoice, or of a network that is not known here.
+            InvalidArgumentError: If it is not a BOLT 11 invoice of a known network.
         """
         try:
             return cls(*read(bolt11))

@@ -320,7 +320,7 @@ class FundingEntry:
 
     amount: int
     created_at: datetime | None = None
-    description: str | None = None
+    description: str | None = attrs.field(default=None, repr=quote_optional)
     invoice: str | None = attrs.field(default=None, repr=mask_optional_invoice)
     preimage: str | None = attrs.field(default=None, repr=mask_optional)
     preimage_hash: str | None = attrs.field(default=None, repr=mask_optional)

@@ -1,7 +1,7 @@
-"""A Lightning invoice is read as BOLT 11 says, and whatever is none is refused.
+"""Invoices are decoded as BOLT 11 says, and everything else is refused.
 
-The examples are those published with BOLT 11 and BIP 173. What they do not show is written by an
-encoder of this file, which shares nothing with the room, and by the simulator's.
+The examples are published with BOLT 11 and BIP 173. An encoder in this file, which shares no code
+with the decoder, and the simulator's write the other invoices.
 """
 
 import copy
@@ -355,7 +355,7 @@ EXAMPLE_SAYS: dict[str, dict[str, Any]] = {
         *(pytest.param(name, text, id=f"{name} (older)") for name, text in OLDER_EXAMPLES.items()),
     ],
 )
-def test_an_example_of_the_standard_says_what_the_standard_says(name: str, bolt11: str) -> None:
+def test_example_of_bolt11_is_decoded(name: str, bolt11: str) -> None:
     says = attrs.asdict(Invoice.parse(bolt11))
 
     assert says.pop("bolt11") == bolt11
@@ -369,28 +369,31 @@ def test_an_example_of_the_standard_says_what_the_standard_says(name: str, bolt1
         ("no 1", "it has no '1'"),
         ("mixed case", "it mixes upper and lower case"),
         ("the string is too short", "it is too short"),
-        ("an invalid multiplier", "another multiplier than m, u, n or p"),
-        ("an invalid multiplier (older text)", "another multiplier than m, u, n or p"),
-        ("an invalid sub-millisatoshi precision", "no whole number of millisatoshis"),
-        ("an invalid sub-millisatoshi precision (older text)", "no whole number of millisatoshis"),
+        ("an invalid multiplier", "an optional multiplier m, u, n or p"),
+        ("an invalid multiplier (older text)", "an optional multiplier m, u, n or p"),
+        ("an invalid sub-millisatoshi precision", "not a whole number of millisatoshis"),
+        (
+            "an invalid sub-millisatoshi precision (older text)",
+            "not a whole number of millisatoshis",
+        ),
     ],
 )
-def test_an_invalid_example_of_the_standard_is_refused(name: str, why: str) -> None:
+def test_invalid_example_of_bolt11_is_refused(name: str, why: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(INVALID_EXAMPLES[name])
 
     assert why in caught.value.problem
 
 
-def test_no_invalid_example_is_forgotten() -> None:
+def test_every_invalid_example_of_bolt11_is_refused() -> None:
     assert len(INVALID_EXAMPLES) == 8
     for bolt11 in INVALID_EXAMPLES.values():
         assert parsed(bolt11) is None
 
 
 @pytest.mark.parametrize("name", UNPAYABLE_EXAMPLES)
-def test_what_only_a_wallet_can_refuse_is_read(name: str) -> None:
-    """No signature and no feature is looked at here, and the docstring says so."""
+def test_signature_and_features_are_not_checked(name: str) -> None:
+    """The docstring says so: wallets check them."""
     assert Invoice.parse(UNPAYABLE_EXAMPLES[name]).payment_hash == HASH
     assert "signature is not" in (Invoice.parse.__doc__ or "")
 
@@ -420,12 +423,12 @@ def test_what_only_a_wallet_can_refuse_is_read(name: str) -> None:
         "1qzzfhee",
     ],
 )
-def test_an_example_of_bech32_is_no_invoice(text: str) -> None:
-    """The strings of BIP 173, valid or not: right letters and checksum are not yet an invoice."""
+def test_bech32_text_that_is_no_invoice_is_refused(text: str) -> None:
+    """Valid and invalid strings of BIP 173: a right checksum does not make an invoice."""
     assert parsed(text) is None
 
 
-# --- an encoder of our own ------------------------------------------------------------------------
+# --- the encoder of this file ---------------------------------------------------------------------
 
 ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 # The coefficients of BIP 173's generator over GF(32), below x^6.
@@ -433,7 +436,7 @@ GENERATOR = (29, 22, 20, 21, 29, 18)
 
 
 def product(one: int, other: int) -> int:
-    """The product in GF(32) with the modulus x^5 + x^3 + 1."""
+    """Return the product in GF(32) with the modulus x^5 + x^3 + 1."""
     total = 0
     for place in range(5):
         total ^= (one << place) * (other >> place & 1)
@@ -446,7 +449,7 @@ PRODUCTS = [[product(top, coefficient) for coefficient in GENERATOR] for top in 
 
 
 def checksum(readable: str, words: list[int]) -> list[int]:
-    """The six words that make the whole leave a remainder of 1, by long division."""
+    """Return the six words that make the remainder of a long division 1."""
     codes = readable.encode("latin-1")
     remainder = [0, 0, 0, 0, 0, 1]
     for word in [
@@ -462,14 +465,14 @@ def checksum(readable: str, words: list[int]) -> list[int]:
 
 
 def words_of(data: bytes, padding: str = "0") -> list[int]:
-    """Bytes in words of five bits, the last one filled up."""
+    """Return bytes as words of five bits, with padding at the end."""
     bits = "".join(f"{byte:08b}" for byte in data)
     bits += padding * (-len(bits) % 5)
     return [int(bits[start : start + 5], 2) for start in range(0, len(bits), 5)]
 
 
 def number(value: int, length: int = 0) -> list[int]:
-    """A number in words of five bits, as many as it needs or as many as are asked for."""
+    """Return a number as words of five bits: at least `length` words."""
     words: list[int] = []
     while value or len(words) < length:
         value, word = divmod(value, 32)
@@ -487,7 +490,7 @@ P = field("p", words_of(bytes.fromhex(HASH)))
 def written(
     readable: str = "lnbc", fields: list[int] = P, *, time: int = TIME, fill: int = 0
 ) -> str:
-    """An invoice with a signature that is none: 104 times the same word."""
+    """Return an invoice whose signature is invalid: 104 times the same word."""
     words = [*number(time, 7), *fields, *[fill] * 104]
     return sealed(readable, words)
 
@@ -498,7 +501,7 @@ def sealed(readable: str, words: list[int]) -> str:
 
 
 def parsed(value: Any) -> Invoice | None:
-    """What is read, or None where it is refused; any other error ends the test."""
+    """Return the invoice, or None if it is refused; any other error ends the test."""
     try:
         return Invoice.parse(value)
     except InvalidArgumentError:
@@ -508,7 +511,7 @@ def parsed(value: Any) -> Invoice | None:
 WHOLE = EXAMPLES["a cup of coffee within a minute"]
 
 
-def test_the_encoder_of_this_file_writes_an_example_letter_for_letter() -> None:
+def test_encoder_of_this_file_writes_an_example_exactly() -> None:
     readable, _, letters = WHOLE.rpartition("1")
 
     assert sealed(readable, [ALPHABET.index(letter) for letter in letters[:-6]]) == WHOLE
@@ -536,10 +539,10 @@ def test_the_encoder_of_this_file_writes_an_example_letter_for_letter() -> None:
         ("21000000000000000000p", 2_100_000_000_000_000_000, 2_100_000_000_000_000),
     ],
 )
-def test_an_amount_is_exact_in_millisatoshis_and_rounded_up_in_satoshis(
+def test_amount_is_exact_in_millisatoshis_and_rounded_up_in_satoshis(
     amount: str, millisatoshis: int | None, satoshis: int | None
 ) -> None:
-    """So 1500.5 sat never pass a limit of 1500."""
+    """Otherwise an invoice for 1500.5 sat would pass a limit of 1500."""
     invoice = Invoice.parse(written(f"lnbc{amount}"))
 
     assert invoice.amount_msat == millisatoshis
@@ -551,9 +554,7 @@ def test_an_amount_is_exact_in_millisatoshis_and_rounded_up_in_satoshis(
     [("lnbc", "bitcoin"), ("lntb", "testnet"), ("lntbs", "signet"), ("lnbcrt", "regtest")],
 )
 @pytest.mark.parametrize("amount", ["", "20m"])
-def test_a_prefix_names_the_network_with_an_amount_or_without(
-    prefix: str, network: str, amount: str
-) -> None:
+def test_network_is_read_from_the_prefix(prefix: str, network: str, amount: str) -> None:
     assert Invoice.parse(written(prefix + amount)).network == network
 
 
@@ -579,7 +580,7 @@ SECONDS_LEFT = int((LAST_SECOND - at(TIME)) / timedelta(seconds=1))
     ],
     ids=["empty", "0", "1", "60", "leading-0s", "last-second", "second-after", "2**64", "longest"],
 )
-def test_an_invoice_runs_out_so_many_seconds_later_or_at_the_end_of_time(
+def test_expiry_beyond_the_year_9999_is_its_last_moment(
     expiry: list[int], expires_at: datetime
 ) -> None:
     invoice = Invoice.parse(written(fields=P + field("x", expiry)))
@@ -588,7 +589,7 @@ def test_an_invoice_runs_out_so_many_seconds_later_or_at_the_end_of_time(
     assert invoice.expires_at == expires_at
 
 
-def test_an_invoice_that_does_not_say_runs_out_after_an_hour() -> None:
+def test_default_expiry_is_an_hour() -> None:
     assert Invoice.parse(written()).expires_at == at(TIME + 3600)
 
 
@@ -600,8 +601,8 @@ def test_an_invoice_that_does_not_say_runs_out_after_an_hour() -> None:
         (2**35 - 1, datetime(3058, 10, 26, 3, 46, 7, tzinfo=UTC)),
     ],
 )
-def test_a_time_of_35_bits_can_be_said_on_every_system(time: int, created_at: datetime) -> None:
-    """Windows' own clock functions end with the year 3000."""
+def test_every_time_of_35_bits_is_read(time: int, created_at: datetime) -> None:
+    """Windows converts no time after the year 3000."""
     invoice = Invoice.parse(written(time=time))
 
     assert invoice.created_at == created_at
@@ -622,14 +623,14 @@ def test_a_time_of_35_bits_can_be_said_on_every_system(time: int, created_at: da
         (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), True),
     ],
 )
-def test_an_invoice_is_expired_from_its_last_second_on_in_any_time_zone(
+def test_invoice_is_expired_from_its_expiry_on_in_any_time_zone(
     now: datetime, *, expired: bool
 ) -> None:
     assert Invoice.parse(WHOLE).is_expired(now) is expired
 
 
 @pytest.mark.parametrize("expires_at", [at(TIME), LAST_MOMENT])
-def test_an_invoice_that_never_runs_out_can_be_asked_from_any_time_zone(
+def test_is_expired_works_at_the_last_moment_in_any_time_zone(
     expires_at: datetime,
 ) -> None:
     invoice = attrs.evolve(Invoice.parse(WHOLE), expires_at=expires_at)
@@ -650,7 +651,7 @@ NO_OFFSET: tzinfo = type("NoOffset", (tzinfo,), {"utcoffset": no_offset})()
 @pytest.mark.parametrize(
     "now",
     [
-        datetime(2026, 11, 1),  # noqa: DTZ001 - the very mistake
+        datetime(2026, 11, 1),  # noqa: DTZ001 - the mistake under test
         datetime(2026, 11, 1, tzinfo=UNFINISHED_ZONE),
         datetime(2026, 11, 1, tzinfo=NO_OFFSET),
         datetime(2026, 11, 1, tzinfo=UTC).date(),
@@ -661,7 +662,7 @@ NO_OFFSET: tzinfo = type("NoOffset", (tzinfo,), {"utcoffset": no_offset})()
     ],
     ids=["naive", "unfinished-zone", "no-offset", "date", "int", "float", "str", "None"],
 )
-def test_what_is_no_moment_cannot_be_asked_about(now: Any) -> None:
+def test_is_expired_refuses_anything_but_an_aware_datetime(now: Any) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(WHOLE).is_expired(now)
 
@@ -687,14 +688,16 @@ def test_what_is_no_moment_cannot_be_asked_about(now: Any) -> None:
     ],
     ids=["empty", "short", "wide", "control", "latin-1", "surrogate", "longest"],
 )
-def test_a_description_is_read_as_far_as_it_is_utf_8(data: bytes, description: str) -> None:
+def test_bytes_of_a_description_that_are_not_utf_8_are_replaced(
+    data: bytes, description: str
+) -> None:
     invoice = Invoice.parse(written(fields=P + field("d", words_of(data))))
 
     assert invoice.description == description
 
 
-def test_bits_that_fill_up_a_field_are_not_looked_at() -> None:
-    """Only a writer is told that they are 0."""
+def test_padding_of_a_field_is_ignored() -> None:
+    """BOLT 11 requires zeros of a writer, and no check of a reader."""
     data = bytes.fromhex(HASH)
     invoice = Invoice.parse(
         written(fields=field("p", words_of(data, "1")) + field("d", words_of(b"tea", "1")))
@@ -704,7 +707,7 @@ def test_bits_that_fill_up_a_field_are_not_looked_at() -> None:
     assert invoice.description == "tea"
 
 
-def test_the_first_field_of_a_type_counts() -> None:
+def test_first_field_of_a_type_counts() -> None:
     invoice = Invoice.parse(
         written(
             fields=[
@@ -726,20 +729,20 @@ def test_the_first_field_of_a_type_counts() -> None:
 
 
 @pytest.mark.parametrize("tag", sorted(set(ALPHABET) - set("pdx")))
-def test_every_other_field_is_skipped(tag: str) -> None:
+def test_other_fields_are_skipped(tag: str) -> None:
     for words in ([], [31] * 52, [31] * 1023):
         invoice = Invoice.parse(written(fields=field(tag, words) + P + field(tag, words)))
 
         assert attrs.evolve(invoice, bolt11="") == attrs.evolve(Invoice.parse(written()), bolt11="")
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 LONGEST = 10_000
 
 
 def filled(length: int) -> str:
-    """An invoice of so many characters, filled with a field that nobody knows."""
+    """Return an invoice of `length` characters, filled with an unknown field."""
     words: list[int] = []
     while spare := length - len(written()) - len(words):
         words += field("q", [31] * (min(spare, 1000) - 3))
@@ -750,25 +753,25 @@ REFUSALS: list[tuple[Any, str]] = [
     (None, "it must be a str, not NoneType"),
     (b"lnbc1", "it must be a str, not bytes"),
     (Invoice("", "bitcoin", None, at(0), at(0), ""), "it must be a str, not Invoice"),
-    ("paid", "'paid' stands where an order was paid from the balance and has none"),
-    (filled(LONGEST + 1), "10001 characters are too many"),
-    ("lnbc1" + "q" * 2**20, "1048581 characters are too many"),
-    (f"{WHOLE}é", "it holds a character that is not ASCII"),
-    (f"{WHOLE[:-1]}\ud800", "it holds a character that is not ASCII"),
-    (f"lnbc{'٢٥٠٠'}u1{WHOLE[10:]}", "it holds a character that is not ASCII"),
-    (WHOLE.replace("k", "\N{KELVIN SIGN}"), "it holds a character that is not ASCII"),
+    ("paid", "'paid' means that the order was paid from the balance"),
+    (filled(LONGEST + 1), "it has 10001 characters, more than 10000"),
+    ("lnbc1" + "q" * 2**20, "it has 1048581 characters, more than 10000"),
+    (f"{WHOLE}é", "it has a character that is not ASCII"),
+    (f"{WHOLE[:-1]}\ud800", "it has a character that is not ASCII"),
+    (f"lnbc{'٢٥٠٠'}u1{WHOLE[10:]}", "it has a character that is not ASCII"),
+    (WHOLE.replace("k", "\N{KELVIN SIGN}"), "it has a character that is not ASCII"),
     (WHOLE.upper().replace("S", "\N{LATIN SMALL LETTER LONG S}"), "that is not ASCII"),
     (WHOLE.capitalize(), "it mixes upper and lower case"),
     (f"{WHOLE[:-1]}H", "it mixes upper and lower case"),
-    ("", "it has no '1' in front of its data"),
-    (" lightning: ", "it has no '1' in front of its data"),
-    ("lnbcqqqqqq", "it has no '1' in front of its data"),
+    ("", "it has no '1' before its data"),
+    (" lightning: ", "it has no '1' before its data"),
+    ("lnbcqqqqqq", "it has no '1' before its data"),
     (
         sealed(f"lnbc{'9' * 80}", [0] * 111),
-        "more than 83 characters stand in front of its last '1'",
+        "it has more than 83 characters before its last '1'",
     ),
     *(
-        (text, "it begins with none of lnbc, lntb, lntbs, lnbcrt, so with no network")
+        (text, "it starts with none of lnbc, lntb, lntbs, lnbcrt, so its network is unknown")
         for text in (
             *(written(name) for name in ("ln", "lnltc", "lnbcm", "lnbcrts20m", "lntbrt", "bc")),
             *(written(name) for name in ("lnurl", "xlnbc", "l", "n", "nl", "20m", "", "ln20m")),
@@ -778,17 +781,17 @@ REFUSALS: list[tuple[Any, str]] = [
             "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese",
         )
     ),
-    ("lnbc1b", "its character 6, 'b', is none that bech32 uses"),
-    ("lnbc20m1qi", "its character 10, 'i', is none that bech32 uses"),
-    ("lnbc1qo" + "q" * 200, "its character 7, 'o', is none that bech32 uses"),
-    ("lnbc1q q", "its character 7, ' ', is none that bech32 uses"),
-    ("lnbc1\x05q", "its character 6, '\\x05', is none that bech32 uses"),
-    ("lnbc1", "its checksum is wrong, so a character was changed, lost or added"),
+    ("lnbc1b", "its character 6, 'b', is not a bech32 character"),
+    ("lnbc20m1qi", "its character 10, 'i', is not a bech32 character"),
+    ("lnbc1qo" + "q" * 200, "its character 7, 'o', is not a bech32 character"),
+    ("lnbc1q q", "its character 7, ' ', is not a bech32 character"),
+    ("lnbc1\x05q", "its character 6, '\\x05', is not a bech32 character"),
+    ("lnbc1", "its checksum is wrong: a character was changed, lost or added"),
     (WHOLE[:-1], "its checksum is wrong"),
     (WHOLE.replace("lnbc", "lntb"), "its checksum is wrong"),
     (WHOLE.replace("2500u", "2500n"), "its checksum is wrong"),
     *(
-        (written(f"lnbc{amount}"), "its amount is not a number, or has another multiplier")
+        (written(f"lnbc{amount}"), "its amount is not a number with an optional multiplier")
         for amount in (
             "2500x",
             "2.5m",
@@ -804,22 +807,22 @@ REFUSALS: list[tuple[Any, str]] = [
         )
     ),
     *(
-        (written(f"lnbc{amount}"), "its amount is 0, or begins with a 0")
+        (written(f"lnbc{amount}"), "its amount is 0 or starts with a 0")
         for amount in ("0", "0m", "00", "05u", "0p", "0000000010p")
     ),
     *(
-        (written(f"lnbc{amount}"), "its amount is no whole number of millisatoshis")
+        (written(f"lnbc{amount}"), "its amount is not a whole number of millisatoshis")
         for amount in ("1p", "9p", "11p", "2500000001p", "21000000000000000001p")
     ),
     *(
-        (written(f"lnbc{amount}"), "it asks for more bitcoin than there will ever be")
+        (written(f"lnbc{amount}"), "its amount is more bitcoin than will ever exist")
         for amount in ("21000001", "21000000000000000010p", "9" * 79, "9" * 78 + "m")
     ),
-    (sealed("lnbc", []), "it is too short to hold a time and a signature"),
-    (sealed("lnbc", [0] * 110), "it is too short to hold a time and a signature"),
+    (sealed("lnbc", []), "it is too short to have a time and a signature"),
+    (sealed("lnbc", [0] * 110), "it is too short to have a time and a signature"),
     (sealed("lnbc", [0] * 111), "it has no payment hash"),
     *(
-        (written(fields=fields), "a field reaches into its signature")
+        (written(fields=fields), "a field extends into its signature")
         for fields in ([1], [1, 0], P[:-1], P[:3], [*P, 1], [*P, 1, 0], [*P, 1, 0, 1], [0, 31, 31])
     ),
     *(
@@ -839,7 +842,7 @@ REFUSALS: list[tuple[Any, str]] = [
     REFUSALS,
     ids=[f"{place}-{why[:40]}" for place, (_, why) in enumerate(REFUSALS)],
 )
-def test_a_refusal_says_what_is_wrong(value: Any, why: str) -> None:
+def test_refusal_says_what_is_wrong(value: Any, why: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(value)
 
@@ -848,13 +851,13 @@ def test_a_refusal_says_what_is_wrong(value: Any, why: str) -> None:
     assert str(caught.value) == f"{caught.value.problem}. Nothing was sent."
 
 
-def test_an_invoice_may_be_as_long_as_any_that_a_wallet_reads() -> None:
+def test_invoice_of_10000_characters_is_read() -> None:
     assert Invoice.parse(filled(LONGEST)).payment_hash == HASH
     assert Invoice.parse(f"\n lightning:{filled(LONGEST - 10)}{' ' * 2**20}").payment_hash == HASH
 
 
-def test_the_longest_readable_part_is_of_83_characters() -> None:
-    """The amount itself is then what is wrong, and no longer the part's length."""
+def test_human_readable_part_of_83_characters_is_read() -> None:
+    """The refusal is about the amount then, not about the length."""
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(written(f"lnbc{'9' * 79}"))
 
@@ -862,14 +865,14 @@ def test_the_longest_readable_part_is_of_83_characters() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1.5, True, [WHOLE], {WHOLE}, bytearray(b"ln"), object(), str])
-def test_only_a_text_can_be_an_invoice(value: object) -> None:
+def test_value_that_is_no_str_is_refused(value: object) -> None:
     assert parsed(value) is None
 
 
 @pytest.mark.parametrize(
     "secret", ["0123456789abcdef" * 4, "sk_live_0123456789abcdef", "Sk1Live0123456789"]
 )
-def test_a_secret_handed_in_by_mistake_is_not_repeated(secret: str) -> None:
+def test_refusal_does_not_repeat_a_secret_passed_by_mistake(secret: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(secret)
 
@@ -877,22 +880,22 @@ def test_a_secret_handed_in_by_mistake_is_not_repeated(secret: str) -> None:
     assert secret[:6] not in str(caught.value)
 
 
-def test_every_single_wrong_character_is_found() -> None:
+def test_invoice_with_one_wrong_character_is_refused() -> None:
     for place, right in enumerate(WHOLE):
         for wrong in string.printable:
             if wrong != right:
                 assert parsed(WHOLE[:place] + wrong + WHOLE[place + 1 :]) is None
 
 
-def test_an_invoice_cut_short_anywhere_is_refused() -> None:
+def test_invoice_cut_anywhere_is_refused() -> None:
     for place in range(len(WHOLE)):
         assert parsed(WHOLE[:place]) is None
         assert parsed(WHOLE[place + 1 :]) is None
 
 
 @pytest.mark.parametrize("more", [1, 2])
-def test_the_change_that_bech32_is_known_to_miss_is_found_by_the_fields(more: int) -> None:
-    """BIP 173, Limitations: `q` put in before a last `p` leaves the checksum right."""
+def test_insertion_that_the_bech32_checksum_misses_is_refused(more: int) -> None:
+    """BIP 173, Limitations: inserting `q` before a final `p` leaves the checksum right."""
     ends_with_p = next(text for time in range(999) if (text := written(time=time)).endswith("p"))
     changed = f"{ends_with_p[:-1]}{'q' * more}p"
     readable, _, letters = changed.rpartition("1")
@@ -900,10 +903,10 @@ def test_the_change_that_bech32_is_known_to_miss_is_found_by_the_fields(more: in
     assert changed == sealed(readable, [ALPHABET.index(letter) for letter in letters[:-6]])
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(changed)
-    assert "a field reaches into its signature" in caught.value.problem
+    assert "a field extends into its signature" in caught.value.problem
 
 
-# --- whatever comes -------------------------------------------------------------------------------
+# --- random texts ---------------------------------------------------------------------------------
 
 WORDS = st.integers(0, 31)
 MULTIPLIERS = {"": 1, "m": 10**3, "u": 10**6, "n": 10**9, "p": 10**12}
@@ -926,7 +929,7 @@ ANY_TEXT = st.one_of(
 
 
 @given(ANY_TEXT)
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_random_text_is_refused_with_a_printable_message(text: str) -> None:
     assert parsed(text) is None
     with pytest.raises(Sms4SatsError) as caught:
         Invoice.parse(text)
@@ -945,14 +948,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     ),
     words=st.lists(WORDS, max_size=300),
 )
-def test_any_data_under_a_right_checksum_is_read_or_refused(
+def test_random_data_with_a_right_checksum_is_read_or_refused(
     readable: str, words: list[int]
 ) -> None:
     parsed(sealed(readable, words))
 
 
 @given(words=st.lists(WORDS, max_size=200), time=st.integers(0, 2**35 - 1), fill=WORDS)
-def test_any_fields_after_a_payment_hash_are_read_or_refused(
+def test_random_fields_after_a_payment_hash_are_read_or_refused(
     words: list[int], time: int, fill: int
 ) -> None:
     invoice = parsed(written("lnbc", P + words, time=time, fill=fill))
@@ -976,10 +979,10 @@ def test_any_fields_after_a_payment_hash_are_read_or_refused(
         max_size=6,
     ),
 )
-def test_an_invoice_says_what_it_was_written_with(
+def test_random_invoice_is_read_as_written(
     prefix: str, digits: str, multiplier: str, time: int, fields: list[tuple[str, list[int]]]
 ) -> None:
-    """The rules once more, as a check: exact fractions, and the first field that counts."""
+    """The check uses exact fractions, and states the rule of the first field again."""
     amount = f"{digits}{multiplier}" if digits else ""
     bitcoin = Fraction(int(digits), MULTIPLIERS[multiplier]) if digits else None
     hashes = [words for tag, words in fields if tag == "p" and len(words) == 52]
@@ -1016,7 +1019,7 @@ def test_an_invoice_says_what_it_was_written_with(
     signature=st.binary(min_size=65, max_size=65),
     upper=st.booleans(),
 )
-def test_an_invoice_of_the_simulator_comes_back_whole(
+def test_invoice_of_the_simulator_is_read_as_written(
     *,
     network: Network,
     amount_sat: int | None,
@@ -1051,7 +1054,7 @@ def test_an_invoice_of_the_simulator_comes_back_whole(
 
 
 @given(bolt11=st.sampled_from(sorted(EXAMPLES.values())), data=st.data())
-def test_any_one_character_put_in_place_of_another_is_found(
+def test_example_with_one_random_wrong_character_is_refused(
     bolt11: str, data: st.DataObject
 ) -> None:
     place = data.draw(st.integers(0, len(bolt11) - 1))
@@ -1077,14 +1080,14 @@ def test_any_one_character_put_in_place_of_another_is_found(
     ],
 )
 @pytest.mark.parametrize("bolt11", [WHOLE, WHOLE.upper()], ids=["lower", "upper"])
-def test_what_stands_around_an_invoice_is_left_out(text: str, bolt11: str) -> None:
+def test_scheme_and_blanks_around_an_invoice_are_ignored(text: str, bolt11: str) -> None:
     invoice = Invoice.parse(text.format(bolt11))
 
     assert invoice.bolt11 == bolt11
     assert invoice == Invoice.parse(bolt11)
 
 
-def test_upper_and_lower_case_are_the_same_invoice() -> None:
+def test_upper_and_lower_case_are_equal() -> None:
     lower, upper = Invoice.parse(WHOLE), Invoice.parse(WHOLE.upper())
 
     assert lower == upper
@@ -1092,8 +1095,7 @@ def test_upper_and_lower_case_are_the_same_invoice() -> None:
     assert (lower.bolt11, upper.bolt11) == (WHOLE, WHOLE.upper())
 
 
-def test_invoices_that_differ_in_anything_are_not_equal() -> None:
-    """In a signature, for one, though all that is read of them is the same."""
+def test_invoices_that_differ_in_any_field_or_the_signature_are_not_equal() -> None:
     invoice = Invoice.parse(written())
 
     assert invoice != Invoice.parse(written(fill=1))
@@ -1102,7 +1104,7 @@ def test_invoices_that_differ_in_anything_are_not_equal() -> None:
         assert attrs.evolve(invoice, **change) != invoice
 
 
-def test_an_invoice_is_made_of_its_fields_in_this_order() -> None:
+def test_positional_fields_keep_their_order() -> None:
     assert [field.name for field in attrs.fields(Invoice)] == [
         *("bolt11", "network", "amount_msat", "created_at", "expires_at", "payment_hash"),
         "description",
@@ -1112,7 +1114,7 @@ def test_an_invoice_is_made_of_its_fields_in_this_order() -> None:
     assert attrs.evolve(bare, description="1 cup coffee") == Invoice.parse(WHOLE)
 
 
-def test_an_invoice_cannot_be_changed() -> None:
+def test_invoice_is_immutable() -> None:
     invoice = Invoice.parse(WHOLE)
 
     for name in (*attrs.fields_dict(Invoice), "amount_sat", "another"):
@@ -1123,17 +1125,17 @@ def test_an_invoice_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_an_invoice_survives_pickling_and_copying(protocol: int) -> None:
+def test_invoice_can_be_pickled_and_copied(protocol: int) -> None:
     invoice = Invoice.parse(WHOLE)
-    again = pickle.loads(pickle.dumps(invoice, protocol))  # noqa: S301 - our own bytes
+    again = pickle.loads(pickle.dumps(invoice, protocol))  # noqa: S301 - the bytes are ours
 
     assert again == copy.copy(invoice) == copy.deepcopy(invoice) == invoice
     assert again.bolt11 == WHOLE
     assert hash(again) == hash(invoice)
 
 
-def test_an_invoice_shows_its_two_ends_and_not_the_whole() -> None:
-    """A payment hash looks like an order id, and might be one."""
+def test_repr_masks_the_invoice_and_its_payment_hash() -> None:
+    """Whether the payment hash equals the order id is unknown."""
     assert repr(Invoice.parse(WHOLE)) == (
         "Invoice(bolt11=lnbc…a3rh, network='bitcoin', amount_msat=250000000, "
         "created_at=datetime.datetime(2017, 6, 1, 10, 57, 38, tzinfo=datetime.timezone.utc), "
@@ -1142,7 +1144,7 @@ def test_an_invoice_shows_its_two_ends_and_not_the_whole() -> None:
     )
 
 
-def test_a_subclass_is_read_as_itself() -> None:
+def test_parse_of_a_subclass_returns_the_subclass() -> None:
     class Bill(Invoice):
         pass
 

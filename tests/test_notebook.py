@@ -140,7 +140,7 @@ def test_an_order_tells_what_to_pay_until_when_and_where_the_money_is() -> None:
         (
             Order(ORDER_ID, f"lnbc{ORDER_ID}", NOON),
             "problem",
-            "not a Lightning invoice (BOLT 11): its character 64, 'b', is none that bech32 uses",
+            "not a Lightning invoice (BOLT 11): its character 64, 'b', is not a bech32 character",
         ),
     ],
     ids=[

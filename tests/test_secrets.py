@@ -1,4 +1,4 @@
-"""How a secret is shown: enough to tell two apart, never enough to use."""
+"""Masking shows enough of a secret to tell two apart, and too little to use it."""
 
 import string
 
@@ -6,12 +6,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sms4sats_async._redact import hide, mask, mask_optional, quote, quote_optional, show
+from sms4sats_async import FundingEntry, Invoice
+from sms4sats_async._redact import (
+    hide,
+    hide_known_forms,
+    mask,
+    mask_invoice,
+    mask_optional,
+    mask_optional_invoice,
+    quote,
+    quote_optional,
+    show,
+)
+from sms4sats_async.simulator import make_invoice
 
 ORDER_ID = "0123456789abcdef" * 4
+PREIMAGE = "fedcba9876543210" * 4
+INVOICE = make_invoice(
+    amount_sat=1500,
+    payment_hash=bytes.fromhex(ORDER_ID),
+    payment_secret=bytes(32),
+    description=f"order {ORDER_ID}",
+    timestamp=1_800_000_000,
+    expiry=1260,
+)
+SHORT = f"{INVOICE[:4]}…{INVOICE[-4:]}"
 HEX = st.text(string.hexdigits, min_size=64, max_size=64)
-# Shares no letter with a hex digit, so that nothing around a secret can make it up again.
-AROUND = st.text("xyz \n\x00\ud800é")
+INVOICES = st.builds(
+    "{}{}".format,
+    st.sampled_from(["lnbc", "lntb", "lntbs", "lnbcrt", "LNBC"]),
+    st.text(string.ascii_letters + string.digits, min_size=40, max_size=400),
+)
+# No letter of a hex digit or an invoice, so that the text around a secret cannot repeat a part.
+AROUND = st.text(" \n\x00\ud800é-:,")
 
 
 @pytest.mark.parametrize(
@@ -24,17 +51,17 @@ AROUND = st.text("xyz \n\x00\ud800é")
         (ORDER_ID, "0123…cdef"),
     ],
 )
-def test_a_secret_shows_its_two_ends_and_a_short_one_nothing(secret: str, shown: str) -> None:
+def test_mask_shows_both_ends_of_a_long_secret_only(secret: str, shown: str) -> None:
     assert mask(secret) == shown
 
 
 @pytest.mark.parametrize(("secret", "shown"), [(None, "None"), ("", "…"), (ORDER_ID, "0123…cdef")])
-def test_an_absent_secret_is_shown_as_absent(secret: str | None, shown: str) -> None:
+def test_missing_secret_is_shown_as_none(secret: str | None, shown: str) -> None:
     assert mask_optional(secret) == shown
 
 
 @given(st.text(min_size=1))
-def test_a_mask_never_shows_more_than_eight_characters(secret: str) -> None:
+def test_mask_shows_at_most_eight_characters(secret: str) -> None:
     shown = mask(secret)
 
     assert shown != secret or secret == "…"
@@ -48,12 +75,19 @@ def test_a_mask_never_shows_more_than_eight_characters(secret: str) -> None:
         ("nothing secret", "nothing secret"),
         (f"no order {ORDER_ID}", "no order 0123…cdef"),
         (f"no order {ORDER_ID.upper()}!", "no order 0123…CDEF!"),
+        (f"cannot pay {INVOICE}.", f"cannot pay {SHORT}."),
+        (f"lightning:{INVOICE}", f"lightning:{SHORT}"),
+        (f"{INVOICE.upper()}", f"{INVOICE[:4].upper()}…{INVOICE[-4:].upper()}"),
+        (repr(f"pay\n{INVOICE}\n{ORDER_ID}"), f"'pay\\n{SHORT}\\n0123…cdef'"),
+        (f"hash {ORDER_ID}, preimage {PREIMAGE}", "hash 0123…cdef, preimage fedc…3210"),
+        (f"{ORDER_ID}{PREIMAGE}", "0123…3210"),
+        ("lnbc is a prefix, deadbeef is short", "lnbc is a prefix, deadbeef is short"),
         ("two\r\nlines\x00\ud800", "two��lines��"),
         ("é" * 200, "é" * 200),
         ("é" * 201, "é" * 199 + "…"),
     ],
 )
-def test_foreign_text_is_quoted_masked_on_one_short_line(text: str, quoted: str) -> None:
+def test_quote_is_one_short_line_with_secrets_masked(text: str, quoted: str) -> None:
     assert quote(text) == quoted
     assert quote_optional(text) == repr(quoted)
     assert quote_optional(None) == "None"
@@ -69,7 +103,7 @@ def test_foreign_text_is_quoted_masked_on_one_short_line(text: str, quoted: str)
         ("nothing of it", "secret", "nothing of it"),
     ],
 )
-def test_a_secret_is_hidden_wherever_it_is_a_word(text: str, secret: str, hidden: str) -> None:
+def test_hide_masks_a_secret_where_it_is_a_whole_word(text: str, secret: str, hidden: str) -> None:
     assert hide(text, secret) == hidden
 
 
@@ -82,21 +116,52 @@ class Unshowable:
     ("value", "shown"),
     [
         ("text", "'text'"),
-        (Unshowable(), "a Unshowable that cannot be shown"),
-        (10**5000, "a int that cannot be shown"),
+        (Unshowable(), "a value of type Unshowable"),
+        (10**5000, "a value of type int"),
     ],
     ids=["text", "unshowable", "huge"],
 )
-def test_a_refused_value_is_shown_whatever_it_is(value: object, shown: str) -> None:
+def test_show_returns_a_text_for_any_value(value: object, shown: str) -> None:
     assert show(value) == shown
 
 
-@given(before=AROUND, order_id=HEX, after=AROUND)
-def test_a_quote_never_holds_an_order_id_nor_breaks_a_line(
-    before: str, order_id: str, after: str
-) -> None:
-    quoted = quote(f"{before}{order_id}{after}")
+@given(before=AROUND, secret=HEX | INVOICES, after=AROUND)
+def test_quote_never_has_a_whole_secret_or_a_line_end(before: str, secret: str, after: str) -> None:
+    text = f"{before}{secret}{after}"
 
-    assert order_id not in quoted
-    assert quoted.isprintable()
-    assert len(quoted) <= 200
+    for quoted in (quote(text), quote(repr(text))):
+        assert secret not in quoted
+        assert quoted.isprintable()
+        assert len(quoted) <= 200
+    assert secret not in hide_known_forms(text)
+
+
+@pytest.mark.parametrize(
+    ("invoice", "shown"),
+    [("", "''"), ("paid", "'paid'"), (INVOICE, f"'{SHORT}'"), ("lnbc1", "'…'")],
+)
+def test_repr_of_an_invoice_is_masked_like_an_order_id(invoice: str, shown: str) -> None:
+    assert mask_invoice(invoice) == shown
+    assert mask_optional_invoice(invoice) == shown
+    assert mask_optional_invoice(None) == "None"
+
+
+def test_repr_of_values_shows_no_payment_hash_and_no_preimage() -> None:
+    values = [
+        Invoice.parse(INVOICE),
+        FundingEntry(
+            1000,
+            invoice=INVOICE,
+            description=f"funded by {ORDER_ID}",
+            preimage=PREIMAGE,
+            preimage_hash=ORDER_ID,
+            user_id="key-0123456789",
+            raw={"preimage": PREIMAGE},
+        ),
+    ]
+
+    shown = repr(values)
+
+    for secret in (INVOICE, ORDER_ID, PREIMAGE, "key-0123456789"):
+        assert secret not in shown
+    assert "0123…cdef" in shown

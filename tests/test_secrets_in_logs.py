@@ -1,15 +1,29 @@
-"""Neither an order's id nor the key is written whole: in no log, no repr and no traceback."""
+"""No log line, repr, event, error or traceback has a whole secret."""
 
 import logging
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 import httpx
 import httpx2
 import pytest
 
-from sms4sats_async import Event, RequestTimeoutError, RetryPolicy, Sms4SatsClient, Sms4SatsError
+from sms4sats_async import (
+    Event,
+    Invoice,
+    MemoryJournal,
+    OrderResult,
+    OrderScheduler,
+    RequestTimeoutError,
+    RetryPolicy,
+    Sms4SatsClient,
+    Sms4SatsError,
+)
+from sms4sats_async._redact import mask
+from sms4sats_async.simulator import Behaviour, Fault
 from tests.servers import (
     FAILURES,
     KEY,
@@ -21,27 +35,28 @@ from tests.servers import (
     opened,
     service,
 )
+from tests.simulated import CODE, HELD, LATE_CODE, NEVER_REFUNDED, Simulated
 
 ODD_ID = 'an id/of "no known" kind? & more, é'
 
 
 @pytest.fixture(autouse=True)
 def _logs_of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what another test's client did to the libraries' loggers."""
+    """Remove the filters that clients of other tests added to the libraries' loggers."""
     for name, logger in logging.Logger.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.startswith("http"):
             monkeypatch.setattr(logger, "filters", [])
 
 
 def assert_masked(text: str, *, order_id: str = ORDER_ID) -> None:
-    """Assert that a text gives nothing away; that it says something is seen first."""
+    """Assert that a text is not empty and has no secret."""
     assert text
     for secret in (order_id, quote(order_id, safe=""), KEY):
         assert secret not in text
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """Return everything that was logged, in every form a handler could write it in."""
+    """Return all that was logged, in every form in which a handler could write it."""
     formatter = logging.Formatter("%(name)s %(pathname)s %(message)s")
     return "\n".join(
         f"{formatter.format(record)} {record.args!r} {record.msg!r}" for record in caplog.records
@@ -51,7 +66,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
 @everywhere
 @pytest.mark.parametrize("order_id", [ORDER_ID, ODD_ID], ids=["hex", "odd"])
 @pytest.mark.anyio
-async def test_calls_that_go_well_give_nothing_away(
+async def test_successful_calls_show_no_secret(
     adapter: str, order_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
@@ -71,7 +86,7 @@ async def test_calls_that_go_well_give_nothing_away(
 
 @everywhere
 @pytest.mark.anyio
-async def test_an_order_that_is_made_gives_nothing_away(
+async def test_creating_an_order_shows_no_secret(
     adapter: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
@@ -85,7 +100,7 @@ async def test_an_order_that_is_made_gives_nothing_away(
 @everywhere
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 @pytest.mark.anyio
-async def test_a_failure_gives_nothing_away(
+async def test_failed_calls_show_no_secret(
     adapter: str, failure: Failure, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
@@ -109,7 +124,7 @@ async def test_a_failure_gives_nothing_away(
                 error = caught.value
                 assert_masked(f"{error} {error!r} {error.args!r} {error.problem}")
                 assert_masked("".join(traceback.format_exception(error)))
-                # The next call is not to run into a connection that is just being closed.
+                # The next call must not meet a connection that is just being closed.
                 if place.server is not None and failure.error is not RequestTimeoutError:
                     await place.server.settled()
     assert len(events) == 2
@@ -119,7 +134,7 @@ async def test_a_failure_gives_nothing_away(
 
 @everywhere
 @pytest.mark.anyio
-async def test_an_answer_that_echoes_key_and_order_gives_nothing_away(adapter: str) -> None:
+async def test_answer_that_repeats_secrets_shows_none(adapter: str) -> None:
     echo = answer({"status": "error", "reason": f"{KEY} may not see {ODD_ID}"}, "403 No")
     with Server(service(lambda _: echo)) as server:
         async with opened(adapter, server.url) as client:
@@ -130,9 +145,91 @@ async def test_an_answer_that_echoes_key_and_order_gives_nothing_away(adapter: s
     assert_masked(shown + "".join(traceback.format_exception(error)), order_id=ODD_ID)
 
 
+# --- the life of an order -------------------------------------------------------------------------
+
+Call = Callable[[Simulated], Awaitable[object]]
+
+
+async def code_or_refund(it: Simulated) -> OrderResult:
+    return await it.client.code_or_refund(await it.order(), timeout=300)
+
+
+async def wait_for_code(it: Simulated) -> object:
+    return await it.client.wait_for_code(await it.order(), timeout=60)
+
+
+async def receive_code(it: Simulated) -> OrderResult:
+    def pay(invoice: str) -> None:
+        raise ValueError(f"the wallet cannot pay {invoice}")
+
+    return await it.client.receive_code(187, "tg", pay=pay, timeout=300)
+
+
+async def open_order(it: Simulated) -> OrderResult | None:
+    async with it.client.open_order(187, "tg") as order:
+        pass
+    return order.result
+
+
+async def schedule(it: Simulated) -> OrderResult | None:
+    client = it.new_client(MemoryJournal())
+    scheduler = OrderScheduler(client)
+    order = await client.create_order(187, "tg")
+    found: OrderResult | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(scheduler.run)
+        await scheduler.add(order, timeout=300)
+        async for result in scheduler.results():
+            found = result
+            break
+        group.cancel_scope.cancel()
+    return found
+
+
+async def cancel_orders(it: Simulated) -> list[OrderResult]:
+    return [result async for result in it.client.cancel_orders([await it.order()])]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [HELD, CODE, LATE_CODE, NEVER_REFUNDED],
+    ids=["refund", "code", "late code", "cancel fails"],
+)
+@pytest.mark.parametrize(
+    "call", [code_or_refund, wait_for_code, receive_code, open_order, schedule, cancel_orders]
+)
+@pytest.mark.anyio
+async def test_life_of_an_order_logs_no_secret_and_no_code(
+    call: Call, behaviour: Behaviour, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    it = Simulated(behaviour)
+    it.simulator.script("/cancelorder", Fault.html(), Fault.unable_to_save_data())
+
+    shown = ""
+    try:
+        shown = repr(await call(it))
+    except Sms4SatsError as error:
+        shown = f"{error!r} {error.args!r}" + "".join(traceback.format_exception(error))
+
+    (order,) = it.simulator.orders
+    secrets = [order.order_id, order.payreq, Invoice.parse(order.payreq).payment_hash]
+    # The result shows the code and the number: it is for the caller. The log shows neither.
+    for text in (shown, repr(it.events)):
+        assert_has_none(text, secrets)
+    lines = logged(caplog)
+    assert f"order {mask(order.order_id)}" in lines
+    assert_has_none(lines, [*secrets, *filter(None, [order.code, order.number])])
+
+
+def assert_has_none(text: str, secrets: list[str]) -> None:
+    assert text
+    assert [secret for secret in secrets if secret.lower() in text.lower()] == []
+
+
 @everywhere
 @pytest.mark.anyio
-async def test_a_listener_that_raises_gives_nothing_away(
+async def test_listener_that_raises_shows_no_secret(
     adapter: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
@@ -157,7 +254,7 @@ async def test_a_listener_that_raises_gives_nothing_away(
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 @pytest.mark.asyncio
-async def test_other_lines_of_the_librarys_log_stay_as_they_are(
+async def test_log_lines_of_other_programs_are_unchanged(
     library: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -13,7 +13,7 @@ import attrs
 from sms4sats_async._cancellation import is_of_others
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._logging import LOGGER
-from sms4sats_async._redact import mask, quote
+from sms4sats_async._redact import hide_in_causes, mask, quote
 from sms4sats_async.errors import (
     CodeTimeoutError,
     InvalidArgumentError,
@@ -402,7 +402,10 @@ async def drive_with_payment(
     (end,) = ends
     if isinstance(end, OrderResult):
         return end
-    raise end from (failures[0] if failures and end.__cause__ is None else end.__cause__)
+    if failures and end.__cause__ is None:
+        end.__cause__ = failures[0]
+        hide_in_causes(end, [invoice, order.order_id])  # a wallet's error often quotes the invoice
+    raise end
 
 
 async def _call(pay: Callable[[str], object], invoice: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from sms4sats_async._http.messages import Response
-from sms4sats_async._redact import hide_order_ids, mask, quote
+from sms4sats_async._redact import hide_known_forms, mask, quote
 from sms4sats_async._validate import is_loopback
 from sms4sats_async.errors import ClientStateError, TransportError
 from sms4sats_async.models import RequestOutcome
@@ -81,7 +81,7 @@ class _HideOrderIds(logging.Filter):
         if not _UNDER_WAY.get():
             return True
         line = record.getMessage()
-        hidden = hide_order_ids(_ORDER_ID.sub(lambda found: found[1] + mask(found[2]), line))
+        hidden = hide_known_forms(_ORDER_ID.sub(lambda found: found[1] + mask(found[2]), line))
         if hidden != line:
             record.msg, record.args = hidden, ()
         return True
