@@ -1,6 +1,7 @@
-"""Progress events: a log line for each attempt, wait and outcome, and the caller's listener.
+"""Report progress events: log a line for each attempt, wait and outcome, and call `on_event`.
 
-Every line has its facts as fields too (`extra`), with order ids masked. No code is ever logged.
+Every line has its facts as fields too (`extra`). Order ids are masked; codes, numbers and invoices
+are never logged.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger("sms4sats_async")
 
-# A failed attempt is INFO: the caller gets the error and decides how bad it is. A failed journal is
-# reported in no other way.
+# A failed attempt is INFO, because the caller gets the error and decides how bad it is. A failed
+# journal is an ERROR, because no exception reports it.
 _LEVELS: Final[Mapping[type[Event], int]] = {
     StatusPolled: logging.DEBUG,
     JournalFailed: logging.ERROR,
@@ -52,8 +53,8 @@ class Reporter:
     def __call__(self, event: Event) -> None:
         """Report an event.
 
-        A listener that raises must not cost the knowledge of where the money is, so its error is
-        logged and the call goes on.
+        If the listener raises, its error is logged and the call goes on: the caller must learn
+        where the money is.
         """
         _log(event)
         if self._on_event is None:
@@ -78,7 +79,7 @@ def _describe(event: Event) -> tuple[str, Fields]:
     fields: Fields = {}
     match event:
         case AttemptFailed(operation=operation, attempt=attempt, error=error, delay=delay):
-            then = "no further attempt" if delay is None else f"the next in {delay:.1f} s"
+            then = "no more attempts" if delay is None else f"next in {delay:.1f} s"
             known = error.request_outcome
             line = f"attempt {attempt} of {event.attempts} failed"
             line += f"{'' if known is None else f' ({known.value})'}, {then}: {error.problem}"
@@ -99,13 +100,16 @@ def _describe(event: Event) -> tuple[str, Fields]:
         case OrderCreated():
             line = "created"
         case OrderEnded(result=result):
-            outcome = "outcome unknown" if result.outcome is None else result.outcome.value
-            line = f"ended, {outcome}"
             fields = {"outcome": None if result.outcome is None else result.outcome.name}
-            if result.error is not None:
-                line += f": {result.error.problem}"
+            if result.outcome is not None:
+                line = f"ended, {result.outcome.value}"
+            else:
+                # The service may still cancel the order, so the line must not say that it ended.
+                line = "the outcome is unknown"
+                if result.error is not None:
+                    line += f": {result.error.problem}"
         case JournalFailed(error=error):
-            line = f"the journal did not record what became known: {error.problem}"
+            line = f"not recorded in the journal: {error.problem}"
         case _:
             line = repr(event)
     return f"{_who(str(fields.get('operation', '')), event.order_id)}: {line}", fields
