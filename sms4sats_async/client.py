@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from . import _validate as validate
-from ._clock import Clock, ElapsedClock, SystemClock, time_span
+from ._clock import SHORTEST_SLEEP, Clock, ElapsedClock, SystemClock, time_span
 from ._http.decode import Created
 from ._http.endpoints import (
     CREATE_ORDER,
@@ -1017,7 +1017,8 @@ class Sms4SatsClient:
             assert step.error is not None  # noqa: S101 - without an outcome there is an error
             await deliver(context, step)
             raise step.error
-        return moment_of(context, held, step.age)
+        # Rounded to microseconds, a wait may look over already, and the engine would only poll.
+        return moment_of(context, held, max(step.age, held.age(context)) + SHORTEST_SLEEP)
 
     # --- what the calls share ---------------------------------------------------------------------
 
