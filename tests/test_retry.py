@@ -1,4 +1,4 @@
-"""When to try again, and after how long: whatever the numbers, never too early, too late or twice.
+"""`RetryPolicy` and the decision after a failed attempt, whatever the numbers.
 
 The arithmetic is checked against fractions, which neither round nor overflow.
 """
@@ -20,9 +20,7 @@ from sms4sats_async.errors import (
     AuthenticationError,
     BadRequestError,
     ClientStateError,
-    CodeAlreadyReceivedError,
     CodeTimeoutError,
-    CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
     OrderError,
@@ -44,7 +42,7 @@ HUGE = 10**5000
 # --- the policy -----------------------------------------------------------------------------------
 
 
-def test_a_policy_tries_four_times_within_half_a_minute_by_default() -> None:
+def test_the_defaults_are_four_attempts_within_30_seconds() -> None:
     assert attrs.asdict(RetryPolicy()) == {
         "attempts": 4,
         "initial_delay": 0.5,
@@ -56,7 +54,7 @@ def test_a_policy_tries_four_times_within_half_a_minute_by_default() -> None:
     assert RetryPolicy() == RetryPolicy(4, 0.5, 8.0, 2.0, 30.0, 120.0)
 
 
-def test_a_policy_takes_a_timedelta_for_seconds() -> None:
+def test_a_time_span_can_be_a_timedelta() -> None:
     span = timedelta(seconds=1.5)
     policy = RetryPolicy(
         initial_delay=span, maximum_delay=span, total_timeout=span, retry_after_limit=span
@@ -78,7 +76,7 @@ REFUSED_VALUES: dict[str, tuple[object, ...]] = {
 }
 
 
-def test_every_field_of_a_policy_is_tried_with_values_it_must_refuse() -> None:
+def test_every_field_has_invalid_values_to_try() -> None:
     assert set(REFUSED_VALUES) == {field.name for field in attrs.fields(RetryPolicy)}
 
 
@@ -91,7 +89,7 @@ def names(values: dict[str, tuple[object, ...]]) -> list[str]:
     [(field, value) for field, values in REFUSED_VALUES.items() for value in values],
     ids=names(REFUSED_VALUES),
 )
-def test_a_policy_refuses_what_cannot_be_meant(field: str, value: object) -> None:
+def test_an_invalid_value_is_refused(field: str, value: object) -> None:
     settings: dict[str, Any] = {field: value}
 
     with pytest.raises(InvalidArgumentError, match=f"^{field} must be "):
@@ -115,14 +113,14 @@ ACCEPTED_VALUES: dict[str, tuple[object, ...]] = {
     [(field, value) for field, values in ACCEPTED_VALUES.items() for value in values],
     ids=names(ACCEPTED_VALUES),
 )
-def test_a_policy_takes_the_edges_of_what_can_be_meant(field: str, value: object) -> None:
+def test_a_value_at_the_edge_is_accepted(field: str, value: object) -> None:
     settings: dict[str, Any] = {field: value}
     wanted = value.total_seconds() if isinstance(value, timedelta) else value
 
     assert getattr(RetryPolicy(**settings), field) == wanted
 
 
-def test_a_policy_cannot_be_changed_and_can_be_compared_and_sent_on() -> None:
+def test_a_policy_is_frozen_comparable_hashable_and_picklable() -> None:
     policy = RetryPolicy(attempts=2)
 
     for field in attrs.fields(RetryPolicy):
@@ -135,7 +133,7 @@ def test_a_policy_cannot_be_changed_and_can_be_compared_and_sent_on() -> None:
 # --- what may be repeated -------------------------------------------------------------------------
 
 REPEATED: list[tuple[Sms4SatsError, bool, bool]] = [
-    # How it failed; whether a read or a cancel is sent again; whether an order is made again.
+    # The failure; whether a read or a cancel is retried; whether a creation is retried.
     (TransportError(request_outcome=NOT_SENT), True, True),
     (TransportError(request_outcome=UNKNOWN), True, False),
     (TransportError(request_outcome=REFUSED), True, False),
@@ -158,10 +156,8 @@ REPEATED: list[tuple[Sms4SatsError, bool, bool]] = [
     (InvalidArgumentError(), False, False),
     (ClientStateError(), False, False),
     (OrderError(), False, False),
-    (CodeAlreadyReceivedError(), False, False),
     (OrderRefundedError(), False, False),
     (CodeTimeoutError(), False, False),
-    (CodeTimeoutRefundedError(), False, False),
     (Sms4SatsError(), False, False),
 ]
 
@@ -171,7 +167,7 @@ REPEATED: list[tuple[Sms4SatsError, bool, bool]] = [
     REPEATED,
     ids=[f"{type(error).__name__}-{number}" for number, (error, *_) in enumerate(REPEATED)],
 )
-def test_only_a_failure_that_a_repeat_can_cure_and_not_harm_is_repeated(
+def test_a_failure_is_retried_only_where_that_is_useful_and_harmless(
     error: Sms4SatsError, *, read_again: bool, order_again: bool
 ) -> None:
     assert may_repeat(Safety.REPEATABLE, error) is read_again
@@ -184,7 +180,7 @@ def test_only_a_failure_that_a_repeat_can_cure_and_not_harm_is_repeated(
 def decide(
     policy: RetryPolicy, error: Sms4SatsError = LOST, attempt: int = 1, **others: float
 ) -> float | None:
-    """The decision in a middling case: a read, at once, at half the jitter."""
+    """The decision for a read, at once, at half the jitter."""
     moment = {"elapsed": 0.0, "random": 0.5} | others
     return next_delay(policy, safety=Safety.REPEATABLE, error=error, attempt=attempt, **moment)
 
@@ -192,7 +188,7 @@ def decide(
 @pytest.mark.parametrize(
     ("attempt", "bound"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (999, 8.0)]
 )
-def test_the_wait_is_drawn_from_0_to_a_bound_that_doubles(attempt: int, bound: float) -> None:
+def test_the_bound_of_the_wait_doubles(attempt: int, bound: float) -> None:
     policy = RetryPolicy(attempts=1000)
 
     assert policy.longest_delay(attempt) == bound
@@ -204,7 +200,7 @@ def test_the_wait_is_drawn_from_0_to_a_bound_that_doubles(attempt: int, bound: f
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
-def test_there_are_as_many_attempts_as_the_policy_says(attempts: int) -> None:
+def test_the_policy_bounds_the_attempts(attempts: int) -> None:
     policy = RetryPolicy(attempts=attempts)
     decisions = [decide(policy, attempt=attempt) for attempt in range(1, attempts + 2)]
 
@@ -214,13 +210,13 @@ def test_there_are_as_many_attempts_as_the_policy_says(attempts: int) -> None:
 @pytest.mark.parametrize(
     ("elapsed", "delay"), [(0.0, 2.0), (7.999, 2.0), (8.0, None), (9.0, None), (1e308, None)]
 )
-def test_no_wait_ends_at_the_deadline_or_past_it(elapsed: float, delay: float | None) -> None:
+def test_no_wait_ends_at_the_deadline_or_later(elapsed: float, delay: float | None) -> None:
     policy = RetryPolicy(initial_delay=2.0, total_timeout=10.0)
 
     assert decide(policy, elapsed=elapsed, random=1.0) == delay
 
 
-def test_without_a_deadline_no_time_is_too_late() -> None:
+def test_without_a_deadline_no_attempt_is_too_late() -> None:
     assert decide(RetryPolicy(total_timeout=None), elapsed=1e308) == 0.25
 
 
@@ -238,7 +234,7 @@ def test_without_a_deadline_no_time_is_too_late() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [RateLimitError, ServerError, UnableToSaveDataError])
-def test_retry_after_is_obeyed_up_to_the_limit_and_given_up_on_above_it(
+def test_retry_after_is_waited_out_up_to_the_limit(
     kind: type[APIError], retry_after: float | None, delay: float | None
 ) -> None:
     policy = RetryPolicy(retry_after_limit=20.0)
@@ -246,14 +242,14 @@ def test_retry_after_is_obeyed_up_to_the_limit_and_given_up_on_above_it(
     assert decide(policy, kind(retry_after=retry_after)) == delay
 
 
-def test_retry_after_does_not_stretch_the_deadline() -> None:
+def test_retry_after_does_not_extend_the_deadline() -> None:
     policy = RetryPolicy(total_timeout=30.0)
 
     assert decide(policy, RateLimitError(retry_after=7.0), elapsed=22.999) == 7.0
     assert decide(policy, RateLimitError(retry_after=7.0), elapsed=23.0) is None
 
 
-def test_retry_after_does_not_make_a_refusal_one_to_repeat() -> None:
+def test_retry_after_does_not_make_a_lasting_refusal_retryable() -> None:
     assert decide(RetryPolicy(), BadRequestError(retry_after=1.0)) is None
 
 
@@ -261,7 +257,7 @@ def test_retry_after_does_not_make_a_refusal_one_to_repeat() -> None:
 @pytest.mark.parametrize(
     ("initial", "multiplier", "bound"), [(0.5, 2.0, 8.0), (0.0, 2.0, 0.0), (0.5, 1.0, 0.5)]
 )
-def test_no_number_of_attempts_is_too_large_to_wait_for(
+def test_the_bound_of_a_late_attempt_does_not_overflow(
     attempt: int, initial: float, multiplier: float, bound: float
 ) -> None:
     policy = RetryPolicy(10**500, initial, multiplier=multiplier, total_timeout=None)
@@ -270,7 +266,7 @@ def test_no_number_of_attempts_is_too_large_to_wait_for(
 
 
 SPANS = st.floats(0, 1e308) | st.floats(0, 100) | st.integers(0, 10**6) | st.just(0)
-# From a microsecond to a generation: nobody waits less or longer.
+# From a microsecond to 30 years.
 DELAYS = st.just(0) | st.floats(1e-6, 100) | st.floats(1e-6, 1e9)
 POLICIES = st.builds(
     RetryPolicy,
@@ -308,7 +304,7 @@ ERRORS = st.sampled_from([error for error, *_ in REPEATED]) | st.one_of(
     elapsed=0.0,
     random=1.0,
 )
-def test_a_wait_is_always_within_every_bound(
+def test_a_wait_is_within_every_bound(
     *,
     policy: RetryPolicy,
     safety: Safety,
@@ -325,7 +321,7 @@ def test_a_wait_is_always_within_every_bound(
     bound = min(Fraction(policy.maximum_delay), Fraction(policy.initial_delay) * growth)
 
     if delay is None:
-        # Given up, so for one of four reasons.
+        # No further attempt, for one of four reasons.
         most = max(float(bound) * ROUNDED_UP, asked or 0.0)
         assert (
             attempt >= policy.attempts
@@ -343,10 +339,9 @@ def test_a_wait_is_always_within_every_bound(
 
 
 @given(policy=POLICIES, attempt=st.integers(1, 2000), less=st.floats(0, 1), more=st.floats(0, 1))
-def test_the_wait_spreads_over_the_whole_of_its_bound(
+def test_the_wait_has_full_jitter(
     policy: RetryPolicy, attempt: int, less: float, more: float
 ) -> None:
-    """Full jitter: the draw alone decides, evenly from nothing to the bound."""
     assume(less <= more)
     policy = attrs.evolve(policy, attempts=attempt + 1, total_timeout=None)
     waits = [decide(policy, attempt=attempt, random=part) for part in (0.0, less, more, 1.0)]
@@ -356,9 +351,7 @@ def test_the_wait_spreads_over_the_whole_of_its_bound(
 
 
 @given(policy=POLICIES, attempt=st.integers(1, 2000))
-def test_the_bound_never_shrinks_and_never_passes_the_maximum(
-    policy: RetryPolicy, attempt: int
-) -> None:
+def test_the_bound_grows_to_the_maximum(policy: RetryPolicy, attempt: int) -> None:
     now, later = policy.longest_delay(attempt), policy.longest_delay(attempt + 1)
 
     assert now <= later * ROUNDED_UP

@@ -1,4 +1,4 @@
-"""`parse_webhook`: what the service POSTs for a message, read totally."""
+"""`parse_webhook`: the payload that the service POSTs for a message."""
 
 import json
 from typing import Any
@@ -59,21 +59,21 @@ def test_an_order_id_in_the_payload_is_kept() -> None:
         b"[" * 100_000,
         b" " * 2**20 + b"{}",
     ],
-    ids=["empty", "html", "cut", "list", "number", "no text", "deep", "over 1 MiB"],
+    ids=["empty", "html", "cut", "list", "number", "not text", "deep", "over 1 MiB"],
 )
-def test_what_is_not_the_payload_is_refused(body: bytes) -> None:
+def test_an_unreadable_body_is_an_invalid_response(body: bytes) -> None:
     with pytest.raises(InvalidResponseError):
         parse_webhook(body)
 
 
-def test_a_body_of_1_mib_is_read_and_not_a_byte_more() -> None:
+def test_a_body_of_at_most_1_mib_is_read() -> None:
     body = b'{"smsStatus": "sent"}'.ljust(2**20)
     assert parse_webhook(body).sms_status is SmsStatus.SENT
     with pytest.raises(InvalidResponseError, match="larger than 1048576 bytes"):
         parse_webhook(body + b" ")
 
 
-def test_a_status_from_a_webhook_shows_no_order_id() -> None:
+def test_repr_of_a_status_masks_the_order_id() -> None:
     order_id = "0123456789abcdef" * 4
     status = parse_webhook(json.dumps({"orderId": order_id, "error": order_id}).encode())
     assert status.order_id == order_id
@@ -81,7 +81,7 @@ def test_a_status_from_a_webhook_shows_no_order_id() -> None:
 
 
 @pytest.mark.parametrize("body", ["{}", None, 7, {"smsStatus": "sent"}, bytearray(b"{}")])
-def test_a_body_is_bytes(body: Any) -> None:
+def test_a_body_that_is_not_bytes_is_refused(body: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="bytes"):
         parse_webhook(body)
 
@@ -92,7 +92,7 @@ def test_a_body_is_bytes(body: Any) -> None:
 @example(b'{"orderId": "\\ud800", "error": "\\udfff", "smsStatus": "\\ud800"}')
 @example(b'{"orderId": ' + b"1" * 5000 + b"}")
 @example(b'{"timestamp": 1e400, "code": NaN, "number": -Infinity, "smsStatus": []}')
-def test_any_body_is_a_status_or_an_error_of_ours(body: bytes) -> None:
+def test_any_body_is_a_status_or_an_invalid_response(body: bytes) -> None:
     read = status_or_error(body)
 
     assert isinstance(read, OrderStatus | InvalidResponseError)
