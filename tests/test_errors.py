@@ -1,4 +1,4 @@
-"""Every error: where it stands in the tree, what it says, and that it survives being passed on."""
+"""Every error: its place in the tree, its text, and that it can be pickled and copied."""
 
 import copy
 import pickle
@@ -18,9 +18,7 @@ from sms4sats_async.errors import (
     AuthenticationError,
     BadRequestError,
     ClientStateError,
-    CodeAlreadyReceivedError,
     CodeTimeoutError,
-    CodeTimeoutRefundedError,
     InvalidArgumentError,
     InvalidResponseError,
     JournalError,
@@ -33,7 +31,7 @@ from sms4sats_async.errors import (
     TransportError,
     UnableToSaveDataError,
 )
-from sms4sats_async.models import OrderState, OrderStatus, ReceiveOrder, RequestOutcome
+from sms4sats_async.models import Money, OrderState, OrderStatus, ReceiveOrder, RequestOutcome
 
 ORDER_ID = "0123456789abcdef" * 4
 STATUS = OrderStatus(ORDER_ID, OrderState.CODE_RECEIVED, paid=True, code="0042", raw={"id": 7})
@@ -55,10 +53,8 @@ BASES: dict[type[Sms4SatsError], tuple[type[BaseException], ...]] = {
     ServerError: (APIError,),
     UnableToSaveDataError: (ServerError,),
     OrderError: (Sms4SatsError,),
-    CodeAlreadyReceivedError: (OrderError,),
     OrderRefundedError: (OrderError,),
     CodeTimeoutError: (OrderError, TimeoutError),
-    CodeTimeoutRefundedError: (OrderRefundedError, CodeTimeoutError),
 }
 COMMON: dict[str, Any] = {
     "operation": "cancel_order",
@@ -66,11 +62,18 @@ COMMON: dict[str, Any] = {
     "attempts": 4,
     "request_outcome": REFUSED,
 }
+# An error about an order, not about a request, has no request outcome.
+WITHOUT_OUTCOME = {name: value for name, value in COMMON.items() if name != "request_outcome"}
 API: dict[str, Any] = {"status_code": 500, "reason": "unable to save data", "retry_after": 2.5}
 
 
+def common_fields(kind: type[Sms4SatsError]) -> dict[str, Any]:
+    """What a class takes of the fields that errors have in common."""
+    return WITHOUT_OUTCOME if issubclass(kind, OrderError) else COMMON
+
+
 def own_fields(kind: type[Sms4SatsError]) -> dict[str, Any]:
-    """What a class takes beyond the fields that all have."""
+    """What a class takes beyond the common fields."""
     if issubclass(kind, APIError):
         return API
     if issubclass(kind, OrderError):
@@ -89,16 +92,10 @@ each_class = pytest.mark.parametrize("kind", BASES, ids=lambda kind: kind.__name
 @pytest.mark.parametrize(
     ("kind", "bases"), BASES.items(), ids=lambda it: getattr(it, "__name__", "")
 )
-def test_an_error_stands_where_the_tree_shows_it(
+def test_an_error_has_these_base_classes(
     kind: type[Sms4SatsError], bases: tuple[type[BaseException], ...]
 ) -> None:
     assert kind.__bases__ == bases
-
-
-def test_a_timeout_that_ended_well_is_caught_as_a_timeout_and_as_a_refund() -> None:
-    """Somebody who asks only whether the money is back need not know how the wait ended."""
-    for kind in (CodeTimeoutError, OrderRefundedError, TimeoutError, OrderError):
-        assert issubclass(CodeTimeoutRefundedError, kind)
 
 
 def test_the_tree_shows_every_error() -> None:
@@ -121,15 +118,16 @@ def test_the_tree_in_the_documentation_names_every_error() -> None:
 
 
 @each_class
-def test_an_error_keeps_what_it_is_given(kind: type[Sms4SatsError]) -> None:
-    error = kind("it broke", **COMMON, **own_fields(kind))
+def test_an_error_has_its_arguments_as_attributes(kind: type[Sms4SatsError]) -> None:
+    error = kind("it broke", **common_fields(kind), **own_fields(kind))
 
-    assert vars(error) == {"problem": "it broke"} | COMMON | own_fields(kind)
+    fields = COMMON | {"request_outcome": None} if issubclass(kind, OrderError) else COMMON
+    assert vars(error) == {"problem": "it broke"} | fields | own_fields(kind)
     assert error.args == ("it broke",)
 
 
 @each_class
-def test_an_error_needs_nothing_at_all(kind: type[Sms4SatsError]) -> None:
+def test_every_argument_of_an_error_is_optional(kind: type[Sms4SatsError]) -> None:
     nothing: dict[str, Any] = dict.fromkeys(own_fields(kind))
 
     assert vars(kind()) == nothing | {
@@ -137,15 +135,15 @@ def test_an_error_needs_nothing_at_all(kind: type[Sms4SatsError]) -> None:
         "operation": None,
         "order_id": None,
         "attempts": 0,
-        "request_outcome": NOT_SENT,
+        "request_outcome": None if issubclass(kind, OrderError) else NOT_SENT,
     }
 
 
 @each_class
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_an_error_survives_pickling_whole(kind: type[Sms4SatsError], protocol: int) -> None:
-    error = kind("it broke", **COMMON, **own_fields(kind))
-    error.add_note("seen by the bot")
+def test_an_error_can_be_pickled(kind: type[Sms4SatsError], protocol: int) -> None:
+    error = kind("it broke", **common_fields(kind), **own_fields(kind))
+    error.add_note("a note")
 
     again = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - our own bytes
 
@@ -156,10 +154,10 @@ def test_an_error_survives_pickling_whole(kind: type[Sms4SatsError], protocol: i
 
 @each_class
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
-def test_a_copy_of_an_error_is_as_whole_and_its_own(
+def test_an_error_can_be_copied(
     make: Callable[[Sms4SatsError], Sms4SatsError], kind: type[Sms4SatsError]
 ) -> None:
-    error = kind("it broke", **COMMON, **own_fields(kind))
+    error = kind("it broke", **common_fields(kind), **own_fields(kind))
 
     again = make(error)
     again.attempts = 9
@@ -170,14 +168,14 @@ def test_a_copy_of_an_error_is_as_whole_and_its_own(
 
 
 class OwnError(APIError):
-    """A user's error, which takes other arguments than ours."""
+    """A subclass whose constructor takes other arguments."""
 
     def __init__(self, color: str) -> None:
         super().__init__(f"it is {color}", status_code=418, attempts=2)
         self.color = color
 
 
-def test_an_error_of_a_users_own_making_survives_pickling_too() -> None:
+def test_an_error_of_a_subclass_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(OwnError("red")))  # noqa: S301 - our own bytes
 
     assert type(again) is OwnError
@@ -194,11 +192,11 @@ def test_the_original_stays_as_the_cause() -> None:
     assert caught.value.__cause__ is original
 
 
-# --- the words ------------------------------------------------------------------------------------
+# --- the text -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "start"),
     [
         ({}, "it broke"),
         ({"operation": "ping"}, "ping: it broke. "),
@@ -210,32 +208,42 @@ def test_the_original_stays_as_the_cause() -> None:
         (COMMON, "cancel_order of order 0123…cdef, 4 attempts: it broke. "),
     ],
 )
-def test_an_error_says_what_happened_to_which_order_after_how_many_attempts(
-    fields: dict[str, Any], told: str
+def test_an_error_names_the_operation_the_order_and_the_attempts(
+    fields: dict[str, Any], start: str
 ) -> None:
-    said = str(Sms4SatsError("it broke", **fields))
+    text = str(Sms4SatsError("it broke", **fields))
 
-    assert said.startswith(told)
-    assert said == told or "operation" in fields
+    assert text.startswith(start)
+    assert text == start or "operation" in fields
 
 
-RETURNS = "without a code the service returns the money by itself 21 minutes after the order"
+REFUND = "the service refunds the order automatically 21 minutes after it was created"
 # What it means for the money, and what to do next.
 MEANING: dict[tuple[str, RequestOutcome], tuple[str, ...]] = {
-    ("cancel_order", NOT_SENT): ("No cancel was sent", "Try again", RETURNS),
-    ("cancel_order", REFUSED): ("did not cancel it", "get_order_status() tells", RETURNS),
-    ("cancel_order", UNKNOWN): ("is unknown", "cancel again is safe", RETURNS),
-    ("create_order", NOT_SENT): ("No order was made", "no money moved", "asking again is safe"),
-    ("create_order", REFUSED): ("No order was made", "no money moved"),
-    ("create_order", UNKNOWN): ("an order may exist", "do not simply ask again", "get_balance()"),
-    ("create_send_order", NOT_SENT): ("no message sent", "no money moved", "asking again is safe"),
-    ("create_send_order", REFUSED): ("No order was made", "no message sent", "no money moved"),
-    ("create_send_order", UNKNOWN): (
-        *("an order may exist", "do not simply ask again", "may have been sent", "get_balance()"),
+    ("cancel_order", NOT_SENT): ("No cancel was sent", "Try again", REFUND),
+    ("cancel_order", REFUSED): ("did not cancel the order", "get_order_status() shows", REFUND),
+    ("cancel_order", UNKNOWN): ("may or may not be cancelled", "safely cancel again", REFUND),
+    ("create_order", NOT_SENT): ("No order was created", "no money moved", "You can try again"),
+    ("create_order", REFUSED): ("No order was created", "no money moved"),
+    ("create_order", UNKNOWN): (
+        *("may or may not have created an order", "Check before you order again"),
+        *("cannot be paid", "get_balance()"),
     ),
-    ("fund", NOT_SENT): ("No invoice was made", "no money moved", "asking again is safe"),
-    ("fund", REFUSED): ("No invoice was made", "no money moved"),
-    ("fund", UNKNOWN): ("An invoice may exist", "no money moved", "get_history()"),
+    ("create_send_order", NOT_SENT): (
+        *("no message was sent", "no money moved", "You can try again"),
+    ),
+    ("create_send_order", REFUSED): (
+        *("No order was created", "no message was sent", "no money moved"),
+    ),
+    ("create_send_order", UNKNOWN): (
+        *("may or may not have created an order", "Check before you order again"),
+        *("message may have been sent", "get_balance()"),
+    ),
+    ("fund", NOT_SENT): ("No invoice was created", "no money moved", "You can try again"),
+    ("fund", REFUSED): ("No invoice was created", "no money moved"),
+    ("fund", UNKNOWN): (
+        *("may or may not have created an invoice", "no money moved", "get_history()"),
+    ),
 }
 READS = (
     *("ping", "get_countries", "get_services", "get_rental_countries", "get_price"),
@@ -245,37 +253,38 @@ READS = (
 
 @pytest.mark.parametrize(("operation", "outcome"), MEANING)
 @pytest.mark.parametrize("kind", [Sms4SatsError, TransportError, APIError, InvalidResponseError])
-def test_an_error_says_what_it_means_for_the_money_and_what_to_do_next(
+def test_an_error_names_the_consequence_and_the_next_step(
     kind: type[Sms4SatsError], operation: str, outcome: RequestOutcome
 ) -> None:
-    said = str(kind("it broke", operation=operation, request_outcome=outcome))
+    text = str(kind("it broke", operation=operation, request_outcome=outcome))
 
-    assert said.startswith(f"{operation}: it broke. ")
-    assert said.endswith(".")
+    assert text.startswith(f"{operation}: it broke. ")
+    assert text.endswith(".")
     for phrase in MEANING[operation, outcome]:
-        assert phrase in said
+        assert phrase in text
 
 
-def test_an_error_about_an_order_says_what_it_knows_and_no_more() -> None:
+def test_an_error_about_an_order_names_no_consequence_of_a_request() -> None:
     assert str(OrderError("it broke", operation="receive_code")) == "receive_code: it broke"
 
 
 @pytest.mark.parametrize("operation", ["create_order", "create_send_order", "fund"])
-def test_asking_again_is_called_safe_only_where_it_buys_nothing_twice(operation: str) -> None:
-    said = str(Sms4SatsError("it broke", operation=operation, request_outcome=UNKNOWN))
+def test_after_an_unknown_outcome_a_retry_is_not_called_safe(operation: str) -> None:
+    text = str(Sms4SatsError("it broke", operation=operation, request_outcome=UNKNOWN))
 
-    assert "is safe" not in said
+    assert "You can try again" not in text
+    assert "safe" not in text
 
 
 @pytest.mark.parametrize("operation", READS)
 @pytest.mark.parametrize("outcome", RequestOutcome)
 def test_a_failed_read_changed_nothing(operation: str, outcome: RequestOutcome) -> None:
-    said = str(APIError("it broke", operation=operation, request_outcome=outcome))
+    text = str(APIError("it broke", operation=operation, request_outcome=outcome))
 
-    assert said == f"{operation}: it broke. Nothing was changed by it; asking again is safe."
+    assert text == f"{operation}: it broke. Nothing was changed. You can try again."
 
 
-def test_every_operation_that_changes_something_has_its_own_words() -> None:
+def test_every_operation_that_changes_something_has_its_own_consequences() -> None:
     every: list[Any] = [it for it in vars(_operations).values() if type(it) is Operation]
     changing = {
         it.name for it in every if it.safety is not Safety.REPEATABLE or "cancel" in it.name
@@ -285,8 +294,15 @@ def test_every_operation_that_changes_something_has_its_own_words() -> None:
     assert {it.name for it in every} - changing == set(READS)
 
 
+NEXT = "Wait longer, or call code_or_refund(order, timeout=0) for the refund."
+
+
+def status_with(money: Money) -> OrderStatus:
+    return OrderStatus(ORDER_ID, OrderState.UNKNOWN, money=money)
+
+
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (InvalidArgumentError("no id", operation="fund"), "fund: no id. Nothing was sent."),
         (InvalidArgumentError("no id"), "no id. Nothing was sent."),
@@ -295,40 +311,60 @@ def test_every_operation_that_changes_something_has_its_own_words() -> None:
         (ClientStateError("closed", request_outcome=UNKNOWN), "closed"),
         (
             ClientStateError("closed", operation="ping", request_outcome=UNKNOWN),
-            "ping: closed. Nothing was changed by it; asking again is safe.",
-        ),
-        (
-            CodeAlreadyReceivedError("too late", operation="cancel_order"),
-            (
-                "cancel_order: too late. The code stands in the error's status.code, and the money "
-                "is spent on it."
-            ),
+            "ping: closed. Nothing was changed. You can try again.",
         ),
         (
             OrderRefundedError("no number", operation="open_order"),
-            "open_order: no number. No code will come; the money returns to the payer by itself.",
-        ),
-        (
-            CodeTimeoutError("no code in 60 s", operation="wait_for_code"),
             (
-                "wait_for_code: no code in 60 s. The order still stands and the money is still "
-                "held: wait on, or get it back with cancel_order_when_allowed()."
+                "open_order: no number. No code will arrive. The service refunds the payment "
+                "automatically."
             ),
         ),
         (
-            CodeTimeoutRefundedError("no code in 60 s", operation="receive_code"),
+            CodeTimeoutError("no code within 60 s", status=status_with(Money.HELD)),
+            f"no code within 60 s. The order is open and the money is held. {NEXT}",
+        ),
+        (
+            CodeTimeoutError("no code within 60 s", status=status_with(Money.WITH_PAYER)),
+            f"no code within 60 s. The order is open and its invoice is not paid. {NEXT}",
+        ),
+        (
+            CodeTimeoutError("no code within 60 s", status=status_with(Money.UNKNOWN)),
+            f"no code within 60 s. The order may be open and the money may be held. {NEXT}",
+        ),
+        (
+            CodeTimeoutError("no code within 60 s", operation="wait_for_code", order_id=ORDER_ID),
             (
-                "receive_code: no code in 60 s. No code will come; the money returns to the payer "
-                "by itself."
+                "wait_for_code of order 0123…cdef: no code within 60 s. The order may be open and "
+                f"the money may be held. {NEXT}"
             ),
+        ),
+        (
+            JournalError("the disk is full", operation="create_order"),
+            (
+                "create_order: the disk is full. Nothing was sent, because no order is requested "
+                "without a record. Repair the journal, then try again."
+            ),
+        ),
+        (
+            JournalError("the disk is full", operation="create_send_order", order=ORDER),
+            (
+                "create_send_order: the disk is full. The order was created, but the journal does "
+                "not have its id and invoice. Both are in the error's `order`: keep them, and do "
+                "not pay twice."
+            ),
+        ),
+        (
+            JournalError("the disk is full", operation="wait_for_code"),
+            "wait_for_code: the disk is full",
         ),
     ],
 )
-def test_an_error_whose_class_says_it_all_says_it(error: Sms4SatsError, said: str) -> None:
-    assert str(error) == said
+def test_the_text_of_an_error_of_this_class(error: Sms4SatsError, text: str) -> None:
+    assert str(error) == text
 
 
-def test_a_problem_that_ends_with_a_full_stop_is_not_given_a_second_one() -> None:
+def test_a_problem_that_ends_with_a_full_stop_gets_no_second_one() -> None:
     """The documented reason is `X-API-Key header is missing.`, full stop included."""
     error = AuthenticationError("HTTP 400: X-API-Key header is missing.", operation="fund")
 
@@ -337,8 +373,8 @@ def test_a_problem_that_ends_with_a_full_stop_is_not_given_a_second_one() -> Non
 
 @each_class
 @pytest.mark.parametrize("order_id", [ORDER_ID, "SM1234567890", "id-7", "7"])
-def test_neither_str_nor_repr_shows_an_order_id(kind: type[Sms4SatsError], order_id: str) -> None:
-    error = kind("it broke", **COMMON | {"order_id": order_id}, **own_fields(kind))
+def test_str_and_repr_mask_the_order_id(kind: type[Sms4SatsError], order_id: str) -> None:
+    error = kind("it broke", **common_fields(kind) | {"order_id": order_id}, **own_fields(kind))
 
     assert f"order {order_id}" not in f"{error} {error!r}"
     assert repr(error) == f"<{kind.__name__}: {error}>"
@@ -346,7 +382,7 @@ def test_neither_str_nor_repr_shows_an_order_id(kind: type[Sms4SatsError], order
 
 
 @pytest.mark.parametrize("order_id", [ORDER_ID, "SM1234567890", "id-7"])
-def test_an_order_id_that_the_service_echoes_is_not_shown_either(order_id: str) -> None:
+def test_an_order_id_in_an_answer_is_masked(order_id: str) -> None:
     error = APIError(f"HTTP 404: no order {order_id}", reason=order_id, order_id=order_id)
 
     assert order_id not in f"{error} {error!r}"
