@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -250,12 +251,19 @@ def aware(name: str, value: object) -> datetime:
 
 def path(name: str, value: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a file."""
-    try:
+    text: object = None
+    with suppress(TypeError):
         text = os.fspath(value)
-    except TypeError:
-        text = ""
-    if not text:
-        problem = f"{name} must be the path of a file, not {show(value)}"
+    if not isinstance(text, str) or not text:
+        problem = f"{name} must be the path of a file as text, not {show(value)}"
+        raise InvalidArgumentError(problem)
+    try:
+        # Half a character, or a NUL, is in no file's name; only opening the file would show it.
+        is_possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        problem = f"{name} has a character that no file's name can have: {show(value)}"
         raise InvalidArgumentError(problem)
     return Path(text).absolute()
 

@@ -476,7 +476,7 @@ def claim(
             return entry
         return attrs.evolve(entry, claimed_by=owner, claimed_until=now + LEASE)
 
-    return change
+    return _unless_same(change)
 
 
 def claim_left(entry: JournalEntry, owner: str, now: datetime) -> timedelta:

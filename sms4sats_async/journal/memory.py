@@ -77,15 +77,14 @@ class MemoryJournal:
         after = change(before)
         if after is before:
             return after
-        if after is not None:
-            self._entries[after.key] = after
         if after is None and before is not None:
             del self._entries[before.key]
-        was = None if before is None else before.order_id
-        now = None if after is None else after.order_id
-        if was is None and after is not None and now is not None and now not in self._keys:
-            self._keys[now] = after.key
-        elif was != now:
+        if after is not None:
+            self._entries[after.key] = after
+        (old_key, was), (key, now) = _names(before), _names(after)
+        if was is None and key is not None and now is not None and now not in self._keys:
+            self._keys[now] = key
+        elif was != now or (now is not None and old_key != key):
             self._find_keys()
         return after
 
@@ -95,3 +94,8 @@ class MemoryJournal:
             for key, entry in self._entries.items()
             if entry.order_id is not None
         }
+
+
+def _names(entry: JournalEntry | None) -> tuple[str | None, str | None]:
+    """Return the key and the order id of an entry."""
+    return (None, None) if entry is None else (entry.key, entry.order_id)
