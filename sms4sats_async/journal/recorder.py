@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -17,7 +18,7 @@ from .entry import JournalChange, JournalEntry, OrderJournal
 T = TypeVar("T")
 
 _BOUND: Final = 5.0
-"""Seconds to wait at most for a write; a task that is being cancelled waits too."""
+"""Seconds to wait for the journal at most; for a write, also in a task that is being cancelled."""
 
 
 class Recorder:
@@ -55,12 +56,17 @@ class Recorder:
         """
         if self.journal is None:
             return []
+        update, references = self.journal.update, [reference for reference, _ in changes]
+
+        async def write() -> Sequence[JournalEntry | None]:
+            entries = await update(changes)
+            if len(entries) != len(changes):
+                raise TypeError("update() must return one entry for each change")
+            return entries
+
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _BOUND):
-            return await _translate(
-                self.journal.update(changes), "written", [reference for reference, _ in changes]
-            )
-        problem = f"the journal did not answer within {_BOUND:g} s"
-        raise JournalError(problem)
+            return await _translate(write, "written", references)
+        raise _too_late()
 
     async def pending(self) -> Sequence[JournalEntry]:
         """Return what a scheduler resumes: results that were not delivered, then pending orders.
@@ -70,8 +76,9 @@ class Recorder:
         """
         if self.journal is None:
             return []
-        undelivered = await _translate(self.journal.undelivered(self.base_url), "read")
-        return [*undelivered, *await _translate(self.journal.pending(self.base_url), "read")]
+        undelivered = await _translate(partial(self.journal.undelivered, self.base_url), "read")
+        pending = await _translate(partial(self.journal.pending, self.base_url), "read")
+        return [*undelivered, *pending]
 
     async def note(
         self, order_id: str | None, change: JournalChange, *, key: str = ""
@@ -92,8 +99,11 @@ class Recorder:
         """Return the entry of an order, or None if there is none or the journal fails."""
         if self.journal is None:
             return None
+        read = partial(self.journal.get, order_id)
         try:
-            return await _translate(self.journal.get(order_id), "read", [order_id])
+            with anyio.move_on_after(_BOUND):
+                return await _translate(read, "read", [order_id])
+            raise _too_late()
         except JournalError as error:
             self.complain(order_id, error)
             return None
@@ -104,16 +114,25 @@ class Recorder:
         self._report(JournalFailed(order_id, error))
 
 
-async def _translate(answer: Awaitable[T], what: str, secrets: Sequence[str] = ()) -> T:
+def _too_late() -> JournalError:
+    problem = f"the journal did not answer within {_BOUND:g} s"
+    return JournalError(problem)
+
+
+async def _translate(
+    ask: Callable[[], Awaitable[T]], what: str, secrets: Sequence[str] = ()
+) -> T:
     """Return what a journal answers; whatever it raises is a `JournalError`."""
     try:
         with cancellations_of_others():
-            return await answer
-    except JournalError:
-        raise
+            return await ask()
     except Exception as error:
-        problem = f"the journal cannot be {what} ({type(error).__name__})"
-        failure = JournalError(problem)
-        failure.__cause__ = error
+        failure = error
+        if not isinstance(error, JournalError):
+            problem = f"the journal cannot be {what} ({type(error).__name__})"
+            failure = JournalError(problem)
+            failure.__cause__ = error
         hide_in_causes(failure, secrets)
+        if failure is error:
+            raise
         raise failure from error
