@@ -1,6 +1,6 @@
-"""Whether an argument can be meant: each check returns the value as the library uses it.
+"""Validate arguments. Each function returns the value as the library uses it.
 
-Everything here raises `InvalidArgumentError` and nothing else, before anything is sent.
+All raise `InvalidArgumentError` and nothing else, before anything is sent.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from inspect import iscoroutinefunction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -32,13 +33,14 @@ _LIGHTNING_ADDRESS: Final = re.compile(
     r"[a-z0-9._+-]+@[a-z0-9-]+(\.[a-z0-9-]+)+", re.ASCII | re.IGNORECASE
 )
 _WEBHOOK_URL: Final = re.compile(r"https?://(?![/?#:@])[!-~]+")
+_LARGEST_COUNT: Final = 1_000_000_000
 _LARGEST_COUNTRY: Final = 999_999_999
 _NEVER_IN_A_URL: Final = frozenset('\\^|<>{}"`')
 _LONGEST_ORDER_ID: Final = 1024
 
 
 def seconds(name: str, value: object) -> float:
-    """Return a time span as seconds; it must be a finite number or a timedelta, not negative."""
+    """Return a time span as seconds: a number or a timedelta, finite and not negative."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -49,13 +51,13 @@ def seconds(name: str, value: object) -> float:
     except OverflowError:
         span = math.inf
     if not math.isfinite(span) or span < 0:
-        problem = f"{name} must be a finite time span of at least 0 seconds, not {span!r}"
+        problem = f"{name} must be at least 0 seconds and finite, not {span!r}"
         raise InvalidArgumentError(problem)
     return span
 
 
 def positive_seconds(name: str, value: object) -> float:
-    """Return a time span as seconds; 0 would leave no time for anything."""
+    """Return a time span as seconds; it must be longer than 0."""
     span = seconds(name, value)
     if span == 0:
         problem = f"{name} must be more than 0 seconds"
@@ -64,12 +66,12 @@ def positive_seconds(name: str, value: object) -> float:
 
 
 def as_seconds(value: float | timedelta) -> float:
-    """Turn a timedelta into seconds, for attrs: the validator that follows does the checking."""
+    """Convert a timedelta to seconds, for attrs. Its validator checks the value afterwards."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def as_optional_seconds(value: float | timedelta | None) -> float | None:
-    """Do as `as_seconds` does; None stays None."""
+    """Convert a timedelta to seconds; None stays None."""
     return None if value is None else as_seconds(value)
 
 
@@ -81,13 +83,13 @@ def check_seconds(_instance: object, attribute: "attrs.Attribute[Any]", value: f
 def check_positive_seconds(
     _instance: object, attribute: "attrs.Attribute[Any]", value: float | None
 ) -> None:
-    """Validate an attrs field that holds a time span which may not be 0, or None."""
+    """Validate an attrs field that holds None or a time span longer than 0."""
     if value is not None:
         positive_seconds(attribute.name, value)
 
 
 def instance(name: str, value: object, kind: type[T]) -> T:
-    """Return a value of the class that belongs here."""
+    """Return a value of this class."""
     if not isinstance(value, kind):
         problem = f"{name} must be a {kind.__name__}, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
@@ -95,53 +97,92 @@ def instance(name: str, value: object, kind: type[T]) -> T:
 
 
 def function(name: str, value: object) -> None:
-    """Refuse what cannot be called."""
+    """Refuse a value that is not callable."""
     if not callable(value):
-        problem = f"{name} must be a function, async or not, not {show(value)}"
+        problem = f"{name} must be a function, sync or async, not {show(value)}"
+        raise InvalidArgumentError(problem)
+
+
+def listener(value: object) -> None:
+    """Refuse a value that cannot be called as `on_event`; nothing awaits an async one."""
+    call = getattr(value, "__call__", None)  # noqa: B004 - an object may have an async one
+    if not callable(value) or iscoroutinefunction(value) or iscoroutinefunction(call):
+        problem = f"on_event must be a sync function, not {show(value)}"
         raise InvalidArgumentError(problem)
 
 
 def journal(name: str, value: T) -> T:
-    """Return a journal; a path, which is easily taken for one, is refused."""
-    if not callable(getattr(value, "update", None)):
+    """Return a journal. A path, which is easily passed by mistake, is refused."""
+    if not has_methods(value, "update", "pending", "undelivered", "get"):
         problem = f"{name} must be a journal, such as SqliteJournal(path), not {show(value)}"
         raise InvalidArgumentError(problem)
     return value
 
 
+def has_methods(value: object, *names: str) -> bool:
+    """Return whether a value has all these methods."""
+    return all(callable(getattr(value, name, None)) for name in names)
+
+
+def clock(value: T) -> T:
+    """Return a clock."""
+    if not has_methods(value, "now", "monotonic", "sleep"):
+        problem = f"clock must have now(), monotonic() and sleep(), not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def scheduler(value: T) -> T:
+    """Return a scheduler, or None."""
+    if value is not None and not has_methods(value, "add"):
+        problem = (
+            f"scheduler must be a scheduler, such as OrderScheduler(client), not {show(value)}"
+        )
+        raise InvalidArgumentError(problem)
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Return True or False; the text "false" of an environment variable is neither."""
+    if not isinstance(value, bool):
+        problem = f"{name} must be True or False, not {show(value)}"
+        raise InvalidArgumentError(problem)
+    return value
+
+
 def one_of(name: str, value: object, known: Iterable[str]) -> None:
-    """Refuse a word that is not one of those known."""
+    """Refuse a value that is not one of the known words."""
     if not isinstance(value, str) or value not in known:
         problem = f"{name} must be one of {', '.join(known)}, not {show(value)}"
         raise InvalidArgumentError(problem)
 
 
 def text(name: str, value: object) -> str:
-    """Return a text that says something, without the blanks around it."""
+    """Return text without surrounding blanks; it must be printable and not empty."""
     if not isinstance(value, str) or not value.strip() or not value.strip().isprintable():
-        problem = f"{name} must be a printable text that is not empty, not {show(value)}"
+        problem = f"{name} must be printable text and not empty, not {show(value)}"
         raise InvalidArgumentError(problem)
     return value.strip()
 
 
 def message(value: object) -> str:
-    """Return a message that fits: at most 140 characters (documented)."""
+    """Return a message of at most 140 characters (documented)."""
     if not isinstance(value, str) or not value.strip():
-        problem = "message must be a text that is not empty"
+        problem = "message must be text and not empty"
         raise InvalidArgumentError(problem)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        problem = "message holds half a character (a lone surrogate); check how it was read"
+        problem = "message must not have a lone surrogate; check how the text was decoded"
         raise InvalidArgumentError(problem) from error
     if len(value) > _LONGEST_MESSAGE:
-        problem = f"message has {len(value)} characters; the service takes {_LONGEST_MESSAGE}"
+        problem = f"message must have at most {_LONGEST_MESSAGE} characters, not {len(value)}"
         raise InvalidArgumentError(problem)
     return value
 
 
 def metadata(value: object) -> dict[str, str]:
-    """Return a copy of the caller's notes: at most 4 KiB as compact JSON in UTF-8."""
+    """Return a copy of the metadata: at most 4 KiB as compact JSON in UTF-8."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -150,16 +191,16 @@ def metadata(value: object) -> dict[str, str]:
     notes: dict[str, str] = {}
     for name, note in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not isinstance(note, str):
-            problem = "metadata must be a mapping of str to str"
+            problem = "metadata must have only str as names and values"
             raise InvalidArgumentError(problem)
         notes[name] = note
     try:
         size = len(json.dumps(notes, ensure_ascii=False, separators=(",", ":")).encode())
     except UnicodeEncodeError as error:
-        problem = "metadata has half a character (a lone surrogate)"
+        problem = "metadata must not have a lone surrogate; check how the text was decoded"
         raise InvalidArgumentError(problem) from error
     if size > _LARGEST_METADATA:
-        problem = f"metadata has {size} bytes as JSON, more than {_LARGEST_METADATA}"
+        problem = f"metadata must have at most {_LARGEST_METADATA} bytes as JSON, not {size}"
         raise InvalidArgumentError(problem)
     return notes
 
@@ -173,7 +214,7 @@ def phone(value: object) -> str:
 
 
 def referral(value: object) -> str:
-    """Return a Lightning address (LUD-16): it looks like an e-mail address."""
+    """Return a Lightning address (LUD-16), which looks like an e-mail address."""
     if not isinstance(value, str) or _LIGHTNING_ADDRESS.fullmatch(value) is None:
         problem = "referral must be a Lightning address, such as name@example.com"
         raise InvalidArgumentError(problem)
@@ -181,7 +222,7 @@ def referral(value: object) -> str:
 
 
 def webhook_url(value: object) -> str:
-    """Return the absolute http(s) URL that the service is to call."""
+    """Return the absolute http(s) URL that the service will call."""
     if not isinstance(value, str) or _WEBHOOK_URL.fullmatch(value) is None:
         problem = "webhook_url must be an absolute http:// or https:// URL"
         raise InvalidArgumentError(problem)
@@ -189,18 +230,19 @@ def webhook_url(value: object) -> str:
 
 
 def satoshis(name: str, value: object) -> int:
-    """Return an amount of at least 1 satoshi, and at most all that there are."""
+    """Return an amount from 1 satoshi to all the satoshis that can exist."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _ALL_SATOSHIS:
-        problem = f"{name} must be a whole number of satoshis, at least 1, not {show(value)}"
+        allowed = f"a whole number of satoshis from 1 to {_ALL_SATOSHIS}"
+        problem = f"{name} must be {allowed}, not {show(value)}"
         raise InvalidArgumentError(problem)
     return value
 
 
 def country(value: object) -> int | str:
-    """Return a country as its number, also where that came as text, or as its name."""
+    """Return a country as its number, which may be given as text, or as its name."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value <= _LARGEST_COUNTRY:
-            problem = f"country must be a number of the service's list, not {show(value)}"
+            problem = f"country must be from 0 to {_LARGEST_COUNTRY}, not {show(value)}"
             raise InvalidArgumentError(problem)
         return value
     name = text("country", value)
@@ -211,33 +253,35 @@ def country(value: object) -> int | str:
 def order_id(value: object) -> str:
     """Return an order id that can be sent.
 
-    The documentation shows 64 hex digits and calls it a string, so any printable text is sent as
-    it is and the service decides.
+    It is documented as a string, with examples of 64 hex digits. So any printable text is sent
+    unchanged, and the service decides.
     """
     if not isinstance(value, str):
-        problem = f"an order id is a str, or an order that has one, not {type(value).__name__}"
+        problem = f"the order id must be a str, or an order, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
     if not value.strip():
-        problem = "the order id is empty; pass the order_id that create_order() returned"
+        problem = "the order id must not be empty; pass the order that create_order() returned"
         raise InvalidArgumentError(problem)
     if len(value) > _LONGEST_ORDER_ID:
-        problem = f"an order id of {len(value)} characters cannot be one"
+        problem = f"the order id must have at most {_LONGEST_ORDER_ID} characters, not {len(value)}"
         raise InvalidArgumentError(problem)
-    # A control character or half a surrogate pair is the mark of a read error, never of an id.
+    # A control character or a lone surrogate comes from a reading error, never from an id.
     if not value.isprintable():
-        problem = "the order id holds a control character; strip line ends and check its source"
+        problem = (
+            "the order id must not have control characters; strip line ends and check its source"
+        )
         raise InvalidArgumentError(problem)
     return value
 
 
 def aware(name: str, value: object) -> datetime:
-    """Return a datetime that says its time zone."""
+    """Return an aware datetime, in UTC."""
     if not isinstance(value, datetime):
         problem = f"{name} must be a datetime, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
-    if value.tzinfo is UTC:  # nearly always, and ten thousand orders may be armed in one breath
+    if value.tzinfo is UTC:  # nearly always, and a scheduler may add thousands of orders at once
         return value
-    no_zone = f"{name} has no time zone; use datetime.now(UTC) or .astimezone()"
+    no_zone = f"{name} must have a time zone; use datetime.now(UTC) or .astimezone()"
     try:
         if value.utcoffset() is None:
             raise InvalidArgumentError(no_zone)
@@ -245,7 +289,7 @@ def aware(name: str, value: object) -> datetime:
     except NotImplementedError as error:  # a bare tzinfo()
         raise InvalidArgumentError(no_zone) from error
     except OverflowError as error:
-        problem = f"{name} lies outside the years that a datetime can hold"
+        problem = f"{name} must be between the years 1 and 9999 in UTC"
         raise InvalidArgumentError(problem) from error
 
 
@@ -269,30 +313,33 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def several(name: str, values: object) -> None:
-    """Refuse what is not several values; a text is one value and not many letters."""
+    """Refuse a value that is not iterable; text is one value, not many letters."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         problem = f"{name} must be a list or another iterable, not {type(values).__name__}"
         raise InvalidArgumentError(problem)
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
-    """Return a whole number that is not too small."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        problem = f"{name} must be a whole number, at least {least}, not {show(value)}"
+    """Return a whole number from `least` to a billion, which databases can store."""
+    in_range = isinstance(value, int) and least <= value <= _LARGEST_COUNT
+    if isinstance(value, bool) or not isinstance(value, int) or not in_range:
+        problem = (
+            f"{name} must be a whole number from {least} to {_LARGEST_COUNT}, not {show(value)}"
+        )
         raise InvalidArgumentError(problem)
     return value
 
 
 def api_key(value: object) -> str:
-    """Return an API key that can stand in a header."""
+    """Return an API key that a header can have."""
     if not isinstance(value, str):
         problem = f"api_key must be a str, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
     # RFC 9110, 5.5: a field value is visible ASCII here; a line end would start another header.
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         problem = (
-            "api_key must be printable ASCII without blanks or line ends; strip it where it is "
-            "read, or leave it out for calls that need none"
+            "api_key must be printable ASCII without blanks or line ends, and not empty; strip it "
+            "where it is read, or pass none for calls that need none"
         )
         raise InvalidArgumentError(problem)
     return value
@@ -301,8 +348,7 @@ def api_key(value: object) -> str:
 def base_url(value: object, *, key_is_set: bool) -> str:
     """Return an absolute http(s) root without a slash at its end.
 
-    Plain http is for a simulator on this machine: elsewhere it would show the key to everyone on
-    the way.
+    With a key, plain http is only allowed to this machine: the network could read the key.
     """
     wanted = "base_url must be an absolute http:// or https:// URL such as https://host"
     if not isinstance(value, str):
@@ -312,26 +358,26 @@ def base_url(value: object, *, key_is_set: bool) -> str:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        problem = f"{wanted}; this one cannot be read"
-        # Without the cause: it quotes the URL, and a password in it.
+        problem = f"{wanted}; this one is unreadable"
+        # Without the cause, which quotes the URL and a password in it.
         raise InvalidArgumentError(problem) from None
     if parts.scheme not in {"http", "https"} or not host:
         problem = wanted
         raise InvalidArgumentError(problem)
     if not value.isprintable() or value.split() != [value]:
-        problem = f"{wanted}; this one holds a blank or a control character"
+        problem = f"{wanted}; this one has a blank or a control character"
         raise InvalidArgumentError(problem)
     if not _NEVER_IN_A_URL.isdisjoint(value):
-        problem = f"{wanted}; this one holds a character that no URL can hold"
+        problem = f"{wanted}; this one has a character that a URL cannot have"
         raise InvalidArgumentError(problem)
     if parts.username is not None or parts.password is not None:
-        problem = "base_url may not hold a user name or password; pass the key as api_key"
+        problem = "base_url must not have a user name or password; pass the key as api_key"
         raise InvalidArgumentError(problem)
     if "?" in value or "#" in value:
-        problem = "base_url may not have a query or a fragment"
+        problem = "base_url must not have a query or a fragment"
         raise InvalidArgumentError(problem)
     if key_is_set and parts.scheme == "http" and not is_loopback(host):
-        problem = "an API key goes over https only, or to this machine; use an https:// base_url"
+        problem = "base_url must be https:// if there is an API key, except on this machine"
         raise InvalidArgumentError(problem)
     return value.rstrip("/")
 

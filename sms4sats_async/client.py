@@ -146,12 +146,16 @@ class Sms4SatsClient:
             base_url = os.environ.get("SMS4SATS_BASE_URL") or DEFAULT_BASE_URL
         self._api_key = None if api_key is None else validate.api_key(api_key)
         self._base_url = validate.base_url(base_url, key_is_set=self._api_key is not None)
-        if clock is None:
+        if clock is not None:
+            validate.clock(clock)
+        else:
             clock = clock_for(self._base_url, os.environ)
         clock = SystemClock() if clock is None else clock
         report = Reporter(on_event)
         if journal is not None:
             validate.journal("journal", journal)
+        if on_event is not None:
+            validate.listener(on_event)
         self._calls = Calls(
             open_transport(http_client, base_url=self._base_url, api_key=self._api_key),
             timeout=validate.positive_seconds("timeout", timeout),
@@ -548,7 +552,10 @@ class Sms4SatsClient:
         identifier, context = _order_id(order_id), self._context
         check = StatusCheck(context, identifier)
         done, attempts, entry = await send_cancel(
-            context, identifier, retry=retry, check=check if confirm else None
+            context,
+            identifier,
+            retry=retry,
+            check=check if validate.flag("confirm", confirm) else None,
         )
         status = check.last_status
         outcome = None if status is None else outcome_of(status.state)
@@ -616,7 +623,7 @@ class Sms4SatsClient:
         intent = Intent(
             poll_interval=validate.positive_seconds("poll_interval", poll_interval),
             minimum_age=validate.seconds("minimum_age", minimum_age),
-            watch=watch,
+            watch=validate.flag("watch", watch),
         )
         held = self._driven(order, intent, created_at)
         held.deadline = held.age(context)
@@ -1092,14 +1099,14 @@ class Sms4SatsClient:
             "country": validate.country(country),
             "service": validate.text("service", service),
         }
-        if rental:
+        if validate.flag("rental", rental):
             body["isRental"] = True
-        if real_phone:
+        if validate.flag("real_phone", real_phone):
             body["realphone"] = True
         if referral is not None:
             body["ref"] = validate.referral(referral)
         notes = validate.metadata(metadata)
-        self._check_key(CREATE_ORDER, needed=immediate)
+        self._check_key(CREATE_ORDER, needed=validate.flag("immediate", immediate))
         body["country"] = await self._country_id(country, retry)
 
         def order(answer: Created, created_at: datetime) -> ReceiveOrder:
@@ -1139,6 +1146,7 @@ class Sms4SatsClient:
         retry: RetryPolicy | None,
     ) -> OrderT:
         """Send a request that creates an order; record it before it is sent and afterwards."""
+        validate.flag("immediate", immediate)
         self._check_key(operation, needed=operation.needs_key or immediate)
         if immediate:
             body["immediate"] = True
@@ -1219,7 +1227,7 @@ class Sms4SatsClient:
             make,
             minimum_age=validate.seconds("minimum_age", minimum_age),
             poll_interval=validate.positive_seconds("poll_interval", poll_interval),
-            scheduler=scheduler,
+            scheduler=validate.scheduler(scheduler),
         )
 
 

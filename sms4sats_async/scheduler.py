@@ -66,7 +66,9 @@ class OrderScheduler:
         concurrency: int = 20,
         timeout: float | timedelta = 0,
     ) -> None:
-        self._context: OrderContext = order_context(client)
+        self._context: OrderContext = order_context(
+            validate.instance("client", client, Sms4SatsClient)
+        )
         self._timeout = validate.seconds("timeout", timeout)
         self._owner = new_owner()
         self._store = ResultStore(self._acknowledge, self._hold)

@@ -262,7 +262,7 @@ async def test_an_invalid_order_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="order id"):
         it.client.resume_order("")
     naive = datetime(2027, 1, 1)  # noqa: DTZ001
-    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+    with pytest.raises(InvalidArgumentError, match="created_at must have a time zone"):
         it.client.resume_order(ReceiveOrder("x", "", naive))
     assert it.requests() == []
 

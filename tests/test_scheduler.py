@@ -180,7 +180,7 @@ async def test_what_cannot_be_meant_is_refused_and_nothing_is_in_hand() -> None:
         scheduler.schedule("")
     with pytest.raises(InvalidArgumentError, match="time zone"):
         scheduler.schedule(order, not_before=moment(0).replace(tzinfo=None))
-    with pytest.raises(InvalidArgumentError, match="created_at has no time zone"):
+    with pytest.raises(InvalidArgumentError, match="created_at must have a time zone"):
         scheduler.schedule(attrs.evolve(order, created_at=moment(0).replace(tzinfo=None)))
     with pytest.raises(InvalidArgumentError, match="order id"):
         scheduler.unschedule("\n")
