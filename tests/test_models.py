@@ -1,4 +1,4 @@
-"""The values that a user meets: how they are made, compared, shown and sent on."""
+"""The models: how they are made, compared, shown, copied and pickled."""
 
 import copy
 import pickle
@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 
-from sms4sats_async import models
+from sms4sats_async import models, results
+from sms4sats_async.errors import Sms4SatsError
 from sms4sats_async.models import (
-    Cancellation,
-    CancelOutcome,
+    CodeStatus,
     ComputedPrice,
     Country,
     FundingEntry,
@@ -21,6 +21,7 @@ from sms4sats_async.models import (
     FundOrder,
     Money,
     Order,
+    OrderOutcome,
     OrderState,
     OrderStatus,
     Price,
@@ -31,40 +32,42 @@ from sms4sats_async.models import (
     Service,
     SmsStatus,
 )
+from sms4sats_async.results import OrderResult
 
 ORDER_ID = "0123456789abcdef" * 4
-PAYREQ = "lnbc15u1p3xnhl2pp5jptserfk3zk4qy42tlucycrfwxhydvlemu9pqr93tuzlv9cc7g3s"
+INVOICE = "lnbc15u1p3xnhl2pp5jptserfk3zk4qy42tlucycrfwxhydvlemu9pqr93tuzlv9cc7g3s"
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 RAW = {"status": "OK", "secret": "in the raw answer"}
 STATUS = OrderStatus(ORDER_ID, OrderState.HELD, raw=RAW)
 KEY = "key-which-nobody-may-see"
 PREIMAGE = "5e" * 32
 ENTRY = FundingEntry(
-    *(1000, NOON, "funding", PAYREQ, PREIMAGE, "4a" * 32, 900, KEY), raw=RAW | {"userId": KEY}
+    *(1000, NOON, "funding", INVOICE, PREIMAGE, "4a" * 32, 900, KEY), raw=RAW | {"userId": KEY}
 )
 COMPUTED = ComputedPrice(1500, 187, "Telegram, USA")
+NOTES = {"chat": "42"}
 
-OfAnOrder: TypeAlias = Order | OrderStatus | Cancellation
+OfAnOrder: TypeAlias = Order | OrderStatus | OrderResult
 Model: TypeAlias = (
     OfAnOrder | Country | Service | RentalCountry | Price | FundingEntry | FundingHistory
 )
 
 # Each value, its class's positional fields in their order, and how many of them it needs.
 OF_AN_ORDER: list[tuple[OfAnOrder, str, int]] = [
-    (Order(ORDER_ID, PAYREQ, NOON, raw=RAW), "order_id payreq created_at", 3),
+    (Order(ORDER_ID, INVOICE, NOON, raw=RAW), "order_id invoice created_at", 3),
     (
-        ReceiveOrder(ORDER_ID, PAYREQ, NOON, 187, "tg", raw=RAW),
-        "order_id payreq created_at country service",
+        ReceiveOrder(ORDER_ID, INVOICE, NOON, 187, "tg", metadata=NOTES, raw=RAW),
+        "order_id invoice created_at country service",
         3,
     ),
     (
-        SendOrder(ORDER_ID, PAYREQ, NOON, "+491701234567", raw=RAW),
-        "order_id payreq created_at phone",
+        SendOrder(ORDER_ID, INVOICE, NOON, "+491701234567", raw=RAW),
+        "order_id invoice created_at phone",
         3,
     ),
     (
-        FundOrder(ORDER_ID, PAYREQ, NOON, 1000, raw=RAW),
-        "order_id payreq created_at amount",
+        FundOrder(ORDER_ID, INVOICE, NOON, 1000, raw=RAW),
+        "order_id invoice created_at amount",
         3,
     ),
     (
@@ -77,8 +80,21 @@ OF_AN_ORDER: list[tuple[OfAnOrder, str, int]] = [
         2,
     ),
     (
-        Cancellation(ORDER_ID, CancelOutcome.CANCELLED, STATUS, 3, raw=RAW),
-        "order_id outcome status attempts",
+        CodeStatus(
+            *(ORDER_ID, OrderState.CODE_RECEIVED, True, "+62812345678", SmsStatus.SENT, 6),
+            *("tg", NOON, "an error"),
+            code="0042",
+            raw=RAW,
+        ),
+        "order_id state paid number sms_status country service timestamp error",
+        2,
+    ),
+    (
+        OrderResult(
+            *(ORDER_ID, OrderOutcome.CODE_RECEIVED, "0042", "+62812345678", STATUS, 3),
+            *(None, NOTES, RAW),
+        ),
+        "order_id outcome code number status attempts error metadata raw",
         2,
     ),
 ]
@@ -115,8 +131,9 @@ each_model_of_an_order = pytest.mark.parametrize(
 )
 
 
-def test_every_model_is_seen_here() -> None:
-    defined = {it for it in vars(models).values() if isinstance(it, type) and attrs.has(it)}
+def test_every_model_is_tested_here() -> None:
+    every = [*vars(models).values(), *vars(results).values()]
+    defined = {it for it in every if isinstance(it, type) and attrs.has(it)}
 
     # A part of a price, whose answer the price keeps.
     assert defined == {type(model) for model, *_ in MODELS} | {ComputedPrice}
@@ -129,23 +146,27 @@ def test_a_model_is_made_of_its_fields_in_this_order(model: Model, names: str, l
     kind: Any = type(model)
     positional = [field for field in attrs.fields(type(model)) if not field.kw_only]
     values = [getattr(model, name) for name in names.split()]
+    more = {"code": model.code} if isinstance(model, CodeStatus) else {}
 
     assert [field.name for field in positional] == names.split()
-    assert kind(*values) == model
+    assert attrs.evolve(kind(*values, **more), **kept(model)) == model
     assert [field.name for field in positional if field.default is attrs.NOTHING] == (
         names.split()[:least]
     )
-    one, other = (kind(*values[:least]) for _ in range(2))
+    one, other = (kind(*values[:least], **more) for _ in range(2))
     assert one.raw == other.raw == {}
     assert one.raw is not other.raw
 
 
-def test_what_is_left_out_of_a_model_is_absent() -> None:
+def kept(model: Model) -> dict[str, Any]:
+    """The fields that are given by name only, the answer apart."""
+    return {"metadata": model.metadata} if isinstance(model, Order) else {}
+
+
+def test_optional_fields_have_these_defaults() -> None:
     assert ReceiveOrder("id", "ln", NOON) == ReceiveOrder("id", "ln", NOON, None, None)
     assert SendOrder("id", "ln", NOON) == SendOrder("id", "ln", NOON, None)
-    assert Cancellation("id", CancelOutcome.CANCELLED) == (
-        Cancellation("id", CancelOutcome.CANCELLED, None, 0)
-    )
+    assert OrderResult("id", None) == OrderResult("id", None, None, None, None, 0, None, {}, {})
     assert FundOrder("id", "ln", NOON) == FundOrder("id", "ln", NOON, None)
     assert Country(43, "Germany") == Country(43, "Germany", None, None)
     assert Service("tg", "Telegram") == Service("tg", "Telegram", None, None)
@@ -155,7 +176,7 @@ def test_what_is_left_out_of_a_model_is_absent() -> None:
     assert FundingHistory(1) == FundingHistory(1, ())
 
 
-def test_a_status_that_says_nothing_says_nothing_of_the_money() -> None:
+def test_a_status_without_facts_has_unknown_money() -> None:
     bare = attrs.asdict(OrderStatus("id", OrderState.UNKNOWN))
 
     assert bare.pop("money") is Money.UNKNOWN
@@ -164,7 +185,7 @@ def test_a_status_that_says_nothing_says_nothing_of_the_money() -> None:
     ]
 
 
-def test_who_holds_the_money_is_named_in_a_status() -> None:
+def test_a_status_shows_where_the_money_is() -> None:
     status = OrderStatus("id", OrderState.HELD, money=Money.HELD)
 
     assert status.money is Money.HELD
@@ -173,7 +194,7 @@ def test_who_holds_the_money_is_named_in_a_status() -> None:
 
 
 @each_model
-def test_a_model_cannot_be_changed(model: Model) -> None:
+def test_a_model_is_frozen(model: Model) -> None:
     for field in attrs.fields(type(model)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(model, field.name, None)
@@ -183,7 +204,7 @@ def test_a_model_cannot_be_changed(model: Model) -> None:
 
 
 @each_model
-def test_the_raw_answer_is_named_and_counts_for_nothing(model: Model) -> None:
+def test_raw_does_not_count_in_comparisons_and_repr(model: Model) -> None:
     other = attrs.evolve(model, raw={"unhashable": []})
 
     assert model.raw.items() >= RAW.items()
@@ -193,30 +214,30 @@ def test_the_raw_answer_is_named_and_counts_for_nothing(model: Model) -> None:
 
 
 @each_model
-def test_a_model_differs_by_each_of_its_other_fields(model: Model) -> None:
+def test_every_other_field_counts_in_comparisons(model: Model) -> None:
     for field in attrs.fields(type(model)):
-        if field.name != "raw":
+        if field.eq:
             change: dict[str, Any] = {field.name: "another"}
             assert attrs.evolve(model, **change) != model
 
 
 @each_model
-def test_a_model_shows_no_secret_and_no_whole_invoice(model: Model) -> None:
+def test_repr_shows_no_secret_and_no_whole_invoice(model: Model) -> None:
     shown = f"{model} {model!r}"
 
-    for secret in (ORDER_ID, PAYREQ, KEY, PREIMAGE, "in the raw answer"):
+    for secret in (ORDER_ID, INVOICE, KEY, PREIMAGE, "in the raw answer"):
         assert secret not in shown
 
 
 @each_model_of_an_order
-def test_a_model_shows_the_ends_of_its_order_id(model: OfAnOrder) -> None:
+def test_repr_masks_the_order_id(model: OfAnOrder) -> None:
     assert repr(model).startswith(f"{type(model).__name__}(order_id=0123…cdef, ")
 
 
-def test_a_funding_shows_the_ends_of_its_secrets_or_that_there_are_none() -> None:
+def test_repr_of_a_funding_masks_its_secrets() -> None:
     shown = repr(ENTRY)
 
-    assert f"invoice='{PAYREQ[:16]}…{PAYREQ[-4:]}', preimage=5e5e…5e5e, " in shown
+    assert f"invoice='{INVOICE[:4]}…{INVOICE[-4:]}', preimage=5e5e…5e5e, " in shown
     assert "user_id=key-…-see" in shown
     assert "invoice=None, preimage=None, preimage_hash=None, price=None, user_id=None" in (
         repr(FundingEntry(1))
@@ -224,20 +245,20 @@ def test_a_funding_shows_the_ends_of_its_secrets_or_that_there_are_none() -> Non
 
 
 @pytest.mark.parametrize(
-    ("payreq", "shown"),
+    ("invoice", "shown"),
     [
         ("", "''"),
         ("paid", "'paid'"),
-        (PAYREQ, "'lnbc15u1p3xnhl2p…7g3s'"),
+        (INVOICE, "'lnbc…7g3s'"),
     ],
 )
-def test_an_invoice_is_shown_by_its_ends(payreq: str, shown: str) -> None:
-    assert f"payreq={shown}, " in repr(Order("id", payreq, NOON))
+def test_repr_masks_the_invoice(invoice: str, shown: str) -> None:
+    assert f"invoice={shown}, " in repr(Order("id", invoice, NOON))
 
 
 @each_model
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_model_survives_pickling_whole(model: Model, protocol: int) -> None:
+def test_a_model_can_be_pickled(model: Model, protocol: int) -> None:
     again = pickle.loads(pickle.dumps(model, protocol))  # noqa: S301 - our own bytes
 
     assert again == model
@@ -251,7 +272,7 @@ def test_a_model_can_be_copied(model: Model) -> None:
     assert copy.copy(model) == copy.deepcopy(model) == model
 
 
-def test_an_order_for_a_code_is_no_order_for_a_message() -> None:
+def test_orders_of_different_kinds_differ() -> None:
     receive: Order = ReceiveOrder("id", "ln", NOON)
 
     assert receive != SendOrder("id", "ln", NOON)
@@ -259,24 +280,51 @@ def test_an_order_for_a_code_is_no_order_for_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "returned"),
+    ("outcome", "refunded", "money"),
     [
-        (CancelOutcome.CANCELLED, True),
-        (CancelOutcome.ALREADY_RELEASED, True),
-        (CancelOutcome.CODE_ARRIVED, False),
+        (OrderOutcome.CANCELLED, True, Money.REFUNDED),
+        (OrderOutcome.REFUNDED, True, Money.REFUNDED),
+        (OrderOutcome.CODE_RECEIVED, False, Money.SETTLED),
+        (OrderOutcome.MESSAGE_SENT, False, Money.SETTLED),
+        (None, None, Money.UNKNOWN),
     ],
 )
-def test_an_outcome_tells_whether_the_money_returns(
-    outcome: CancelOutcome, *, returned: bool
+def test_a_result_says_whether_it_is_refunded_and_where_the_money_is(
+    outcome: OrderOutcome | None, *, refunded: bool | None, money: Money
 ) -> None:
-    assert outcome.funds_returned is returned
+    result = OrderResult("id", outcome)
+    assert (result.refunded, result.money) == (refunded, money)
+
+
+def test_the_money_of_an_unknown_end_is_where_the_last_status_shows_it() -> None:
+    status = OrderStatus("id", OrderState.HELD, money=Money.HELD)
+    assert OrderResult("id", None, status=status).money is Money.HELD
+
+
+def test_the_error_of_a_result_does_not_count_in_comparisons() -> None:
+    assert OrderResult("id", None, error=Sms4SatsError("x")) == OrderResult("id", None)
+
+
+def test_metadata_counts_in_comparisons_and_can_be_hashed() -> None:
+    one, other = (
+        ReceiveOrder("id", "ln", NOON, metadata=notes) for notes in (NOTES, {"chat": "43"})
+    )
+    assert one != other
+    assert hash(one) == hash(other)
+    assert "42" in repr(one)
+
+
+def test_the_code_of_a_code_status_is_required() -> None:
+    missing: dict[str, Any] = {}
+    with pytest.raises(TypeError, match="code"):
+        CodeStatus("id", OrderState.CODE_RECEIVED, **missing)
 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
         (RequestOutcome, "NOT_SENT REFUSED UNKNOWN"),
-        (Money, "WITH_PAYER HELD SETTLED RETURNED UNKNOWN"),
+        (Money, "WITH_PAYER HELD SETTLED REFUNDED UNKNOWN"),
         (
             OrderState,
             (
@@ -285,10 +333,10 @@ def test_an_outcome_tells_whether_the_money_returns(
             ),
         ),
         (SmsStatus, "CREATED SENT DELIVERED FAILED UNKNOWN"),
-        (CancelOutcome, "CANCELLED ALREADY_RELEASED CODE_ARRIVED"),
+        (OrderOutcome, "CODE_RECEIVED MESSAGE_SENT CANCELLED REFUNDED"),
     ],
 )
-def test_an_enumeration_has_these_members_and_says_them_in_words(
+def test_an_enumeration_has_these_members_with_readable_values(
     kind: type[Enum], names: str
 ) -> None:
     assert " ".join(member.name for member in kind) == names
