@@ -1,4 +1,4 @@
-"""Every other endpoint: what is sent, what comes back, and what is refused before."""
+"""Every endpoint but the cancel: what is sent, what is returned, and what is refused before."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +20,7 @@ from sms4sats_async import (
     FundOrder,
     InvalidArgumentError,
     InvalidResponseError,
+    MemoryJournal,
     Order,
     OrderCreated,
     Price,
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 Call: TypeAlias = Callable[[Sms4SatsClient], Awaitable[object]]
 
-KEY = "key-which-nobody-may-see"
+KEY = "key-that-is-a-secret"
 ID = "0123456789abcdef" * 4
 MADE = {"status": "OK", "orderId": ID, "payreq": "lnbc1invoice"}
 ONCE = RetryPolicy(attempts=1)
@@ -111,7 +112,7 @@ async def test_get_price_reads_numbers_and_numeric_strings(service: respx.MockRo
     assert price.raw == answer
 
 
-async def test_get_price_gives_the_computed_one_where_it_was_asked_for(
+async def test_get_price_returns_the_computed_price(
     service: respx.MockRouter,
 ) -> None:
     answer = {
@@ -181,7 +182,7 @@ OTHER_SHAPES: list[tuple[str, Call, object]] = [
 
 
 @pytest.mark.parametrize(("path", "call", "answer"), OTHER_SHAPES)
-async def test_an_answer_of_another_shape_is_told_as_such(
+async def test_an_answer_of_another_shape_is_an_invalid_response(
     path: str,
     call: Call,
     answer: object,
@@ -196,8 +197,28 @@ async def test_an_answer_of_another_shape_is_told_as_such(
 # --- countries by name ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("country", [0, "0", "russia"], ids=repr)
+async def test_country_0_can_be_ordered(country: int | str, service: respx.MockRouter) -> None:
+    service.get("/getCountries").respond(json=[{"id": 0, "eng": "Russia"}])
+    route = service.post("/createorder").respond(json=MADE)
+    async with Sms4SatsClient() as client:
+        await client.create_order(country, "tg")
+    assert sent(route)["country"] == 0
+
+
+async def test_a_name_that_comes_twice_with_one_number_is_not_ambiguous(
+    service: respx.MockRouter,
+) -> None:
+    twice = [{"id": 1, "eng": "Congo"}, {"id": "1", "eng": "congo"}, {"id": 2, "eng": "Mali"}]
+    service.get("/getCountries").respond(json=twice)
+    route = service.post("/createorder").respond(json=MADE)
+    async with Sms4SatsClient() as client:
+        await client.create_order("Congo", "tg")
+    assert sent(route)["country"] == 1
+
+
 @pytest.mark.parametrize("name", ["germany", " GERMANY ", "Germany"])
-async def test_a_country_may_be_given_by_name(name: str, service: respx.MockRouter) -> None:
+async def test_a_country_can_be_given_by_name(name: str, service: respx.MockRouter) -> None:
     service.get("/getCountries").respond(json=COUNTRIES)
     route = service.post("/createorder").respond(json=MADE)
     async with Sms4SatsClient() as client:
@@ -206,7 +227,7 @@ async def test_a_country_may_be_given_by_name(name: str, service: respx.MockRout
     assert order.country == name
 
 
-async def test_a_name_of_two_countries_is_refused_with_both_numbers(
+async def test_a_name_with_two_numbers_is_refused(
     service: respx.MockRouter,
 ) -> None:
     two = [{"id": 1, "eng": "Congo"}, {"id": 2, "eng": "congo"}]
@@ -216,7 +237,7 @@ async def test_a_name_of_two_countries_is_refused_with_both_numbers(
             await client.create_order("Congo", "tg")
 
 
-async def test_the_list_is_asked_for_once_and_only_where_it_is_needed(
+async def test_the_list_of_countries_is_read_once_and_only_for_a_name(
     service: respx.MockRouter,
 ) -> None:
     countries = service.get("/getCountries").respond(json=COUNTRIES)
@@ -232,7 +253,7 @@ async def test_the_list_is_asked_for_once_and_only_where_it_is_needed(
     assert countries.call_count == 1
 
 
-async def test_the_services_of_a_country_are_asked_for_by_its_number(
+async def test_get_services_sends_the_number_of_the_country(
     service: respx.MockRouter,
 ) -> None:
     service.get("/getCountries").respond(json=COUNTRIES)
@@ -242,7 +263,7 @@ async def test_the_services_of_a_country_are_asked_for_by_its_number(
     assert dict(route.calls.last.request.url.params) == {"country": "43"}
 
 
-async def test_where_the_list_cannot_be_had_nothing_is_ordered(service: respx.MockRouter) -> None:
+async def test_without_the_list_of_countries_nothing_is_ordered(service: respx.MockRouter) -> None:
     countries = service.get("/getCountries").mock(side_effect=httpx.ReadTimeout("late"))
     orders = service.post("/createorder").respond(json=MADE)
     async with Sms4SatsClient() as client:
@@ -250,12 +271,12 @@ async def test_where_the_list_cannot_be_had_nothing_is_ordered(service: respx.Mo
             await client.create_order("germany", "tg", retry=RetryPolicy(attempts=1))
         assert caught.value.operation == "get_countries"
         assert (countries.call_count, orders.call_count) == (1, 0)
-        # What was not had is asked for again.
+        # A list that was not read is requested again.
         countries.mock(side_effect=None, return_value=httpx.Response(200, json=COUNTRIES))
         assert (await client.create_order("germany", "tg")).order_id == ID
 
 
-async def test_a_country_of_any_length_is_refused_in_a_few_words(
+async def test_the_refusal_of_a_long_name_is_short(
     service: respx.MockRouter,
 ) -> None:
     service.get("/getCountries").respond(json=COUNTRIES)
@@ -265,7 +286,7 @@ async def test_a_country_of_any_length_is_refused_in_a_few_words(
     assert len(str(caught.value)) < 400
 
 
-async def test_a_country_that_the_list_does_not_know_is_refused_and_nothing_ordered(
+async def test_an_unknown_country_is_refused_and_nothing_is_ordered(
     service: respx.MockRouter,
 ) -> None:
     service.get("/getCountries").respond(json=COUNTRIES)
@@ -293,15 +314,20 @@ async def test_create_send_order_sends_what_is_documented(service: respx.MockRou
     assert events == [OrderCreated(ID, order)]
 
 
-async def test_create_send_order_from_the_balance(service: respx.MockRouter) -> None:
+async def test_create_send_order_sends_every_option(service: respx.MockRouter) -> None:
     route = service.post("/createsendorder").respond(json={**MADE, "payreq": "paid"})
     async with Sms4SatsClient(api_key=KEY) as client:
         order = await client.create_send_order(
-            "+4915112345678", "x" * 140, immediate=True, webhook_url="https://me.example/hook?a=b"
+            "+4915112345678",
+            "x" * 140,
+            immediate=True,
+            webhook_url="https://me.example/hook?a=b",
+            referral="me@example.com",
         )
-    assert order.payreq == "paid"
+    assert order.invoice == "paid"
     assert sent(route)["immediate"] is True
     assert sent(route)["webhookUrl"] == "https://me.example/hook?a=b"
+    assert sent(route)["ref"] == "me@example.com"
     assert route.calls.last.request.headers["x-api-key"] == KEY
 
 
@@ -324,7 +350,7 @@ async def test_create_send_order_from_the_balance(service: respx.MockRouter) -> 
         ("+4915112345678", "hello", {"webhook_url": ""}),
     ],
 )
-async def test_a_message_that_cannot_be_sent_is_refused_before_anything_is_sent(
+async def test_an_invalid_message_is_refused_and_nothing_is_sent(
     phone: Any, message: Any, more: dict[str, Any], service: respx.MockRouter
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -341,7 +367,99 @@ async def test_a_referral_that_is_no_lightning_address_is_refused(
     async with Sms4SatsClient() as client:
         with pytest.raises(InvalidArgumentError, match="Lightning address"):
             await client.create_order(187, "tg", referral=referral)
+        with pytest.raises(InvalidArgumentError, match="Lightning address"):
+            await client.create_send_order("+4915112345678", "hello", referral=referral)
     assert not service.calls
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+CREATE: dict[str, Callable[[Sms4SatsClient, Any], Awaitable[Order]]] = {
+    "create_order": lambda c, notes: c.create_order(187, "tg", metadata=notes),
+    "create_send_order": (
+        lambda c, notes: c.create_send_order("+4915112345678", "hello", metadata=notes)
+    ),
+}
+each_creation = pytest.mark.parametrize("create", CREATE.values(), ids=CREATE)
+
+
+@each_creation
+async def test_metadata_is_on_the_order_and_in_the_journal_and_never_sent(
+    create: Callable[[Sms4SatsClient, Any], Awaitable[Order]], service: respx.MockRouter
+) -> None:
+    service.post(path__regex="/create.*").respond(json=MADE)
+    journal = MemoryJournal()
+    notes = {"chat": "a note that is not sent", "ключ": "😀"}
+    async with Sms4SatsClient(journal=journal) as client:
+        order = await create(client, notes)
+    kept = dict(notes)
+    notes["chat"] = "changed afterwards"
+    assert order.metadata == kept
+    entry = await journal.get(ID)
+    assert entry is not None
+    assert entry.metadata == kept
+    assert entry.order == order
+    request = service.calls.last.request
+    for secret in ("note", "chat", "metadata", "ключ", "😀", "\\u"):
+        assert secret not in f"{request.url} {request.headers} {request.content.decode()}"
+
+
+@each_creation
+async def test_an_order_without_metadata_has_an_empty_mapping(
+    create: Callable[[Sms4SatsClient, Any], Awaitable[Order]], service: respx.MockRouter
+) -> None:
+    service.post(path__regex="/create.*").respond(json=MADE)
+    async with Sms4SatsClient() as client:
+        assert (await create(client, None)).metadata == {}
+        assert (await create(client, {})).metadata == {}
+
+
+def notes_of(size: int, letter: str = "x") -> dict[str, str]:
+    """Notes whose compact JSON has so many bytes in UTF-8."""
+    width = len(letter.encode())
+    count, rest = divmod(size - len('{"a":""}'), width)
+    return {"a": letter * count + "x" * rest}
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "€", "😀"])
+async def test_metadata_may_have_4096_bytes(letter: str, service: respx.MockRouter) -> None:
+    service.post("/createorder").respond(json=MADE)
+    async with Sms4SatsClient() as client:
+        notes = notes_of(4096, letter)
+        assert (await client.create_order(187, "tg", metadata=notes)).metadata == notes
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        notes_of(4097),
+        notes_of(4097, "€"),
+        {str(number): "" for number in range(1000)},
+        {"a": '"' * 2050},
+        {"chat": 42},
+        {42: "chat"},
+        {"chat": None},
+        {"chat": b"42"},
+        {"chat": "half \ud83d"},
+        {"half \ude00": "chat"},
+        [("chat", "42")],
+        "chat",
+        42,
+    ],
+    ids=lambda notes: str(notes)[:20],
+)
+@each_creation
+async def test_invalid_metadata_is_refused_and_nothing_is_sent(
+    create: Callable[[Sms4SatsClient, Any], Awaitable[Order]],
+    notes: Any,
+    service: respx.MockRouter,
+) -> None:
+    journal = MemoryJournal()
+    async with Sms4SatsClient(journal=journal) as client:
+        with pytest.raises(InvalidArgumentError, match="metadata"):
+            await create(client, notes)
+    assert not service.calls
+    assert await journal.history() == []
 
 
 # --- what the calls share -------------------------------------------------------------------------
@@ -383,7 +501,7 @@ MAKES_AN_ORDER = ("create_order", "create_send_order", "fund")
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_is_one_request_that_has_the_key_only_where_it_is_needed(
+async def test_a_call_is_one_request_and_sends_the_key_only_where_needed(
     name: str, service: respx.MockRouter
 ) -> None:
     call, method, path, answer = CALLS[name]
@@ -396,9 +514,9 @@ async def test_a_call_is_one_request_that_has_the_key_only_where_it_is_needed(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_takes_another_policy(name: str, service: respx.MockRouter) -> None:
+async def test_a_call_can_have_its_own_policy(name: str, service: respx.MockRouter) -> None:
     call, method, path, _ = CALLS[name]
-    # A failure after which even an order is asked for again by the client's own policy.
+    # After this failure the client's own policy retries even a creation.
     route = service.request(method, path).mock(side_effect=httpx.ConnectError("refused"))
     async with Sms4SatsClient(api_key=KEY, clock=ManualClock()) as client:
         with pytest.raises(TransportError) as caught:
@@ -409,7 +527,7 @@ async def test_a_call_takes_another_policy(name: str, service: respx.MockRouter)
 
 
 @pytest.mark.parametrize("retry", [3, 0, RetryPolicy, "once", 1.5, {"attempts": 1}], ids=repr)
-async def test_what_is_no_policy_is_refused_before_anything_is_sent(
+async def test_an_invalid_policy_is_refused_and_nothing_is_sent(
     retry: Any, service: respx.MockRouter
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -421,7 +539,7 @@ async def test_what_is_no_policy_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("name", MAKES_AN_ORDER)
-async def test_a_new_order_is_told_once_and_at_once(name: str, service: respx.MockRouter) -> None:
+async def test_a_new_order_is_reported_once(name: str, service: respx.MockRouter) -> None:
     call, method, path, answer = CALLS[name]
     service.request(method, path).respond(json=answer)
     events: list[Event] = []
@@ -434,7 +552,7 @@ async def test_a_new_order_is_told_once_and_at_once(name: str, service: respx.Mo
 
 @pytest.mark.parametrize("payreq", [{}, {"payreq": ""}, {"payreq": None}, {"payreq": " "}])
 @pytest.mark.parametrize("name", MAKES_AN_ORDER)
-async def test_an_order_that_nobody_can_pay_is_an_error_that_keeps_its_id(
+async def test_an_order_without_an_invoice_is_an_error_with_its_id(
     name: str, payreq: dict[str, object], service: respx.MockRouter
 ) -> None:
     call, method, path, _ = CALLS[name]
@@ -469,7 +587,7 @@ async def test_fund_get_balance_and_get_history_send_the_key(service: respx.Mock
         ),
     ]
     async with Sms4SatsClient(api_key=KEY) as client:
-        order = await client.fund(1000)
+        order = await client.fund(amount_sat=1000)
         balance = await client.get_balance()
         history = await client.get_history()
 
@@ -511,7 +629,7 @@ PREPAID: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", PREPAID.values(), ids=PREPAID)
-async def test_without_a_key_a_prepaid_call_is_refused_before_anything_is_sent(
+async def test_a_prepaid_call_without_a_key_is_refused_and_nothing_is_sent(
     call: Call, service: respx.MockRouter
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -522,16 +640,14 @@ async def test_without_a_key_a_prepaid_call_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("amount", [0, -1, 1.5, "1000", True, None])
-async def test_an_amount_that_cannot_be_funded_is_refused(
-    amount: Any, service: respx.MockRouter
-) -> None:
+async def test_an_invalid_amount_is_refused(amount: Any, service: respx.MockRouter) -> None:
     async with Sms4SatsClient(api_key=KEY) as client:
         with pytest.raises(InvalidArgumentError, match="amount"):
             await client.fund(amount)
     assert not service.calls
 
 
-async def test_a_key_that_the_service_does_not_take_is_an_authentication_error(
+async def test_a_refused_key_is_an_authentication_error(
     service: respx.MockRouter,
 ) -> None:
     refusal = {"status": "error", "reason": "X-API-Key header is missing."}
@@ -559,16 +675,16 @@ async def test_every_call_works_against_the_simulator() -> None:
         assert (await client.get_price(187, "tg")).computed is not None
         before = await client.get_balance()
         sms = await client.create_send_order("+4915112345678", "hello", immediate=True)
-        assert sms.payreq == "paid"
+        assert sms.invoice == "paid"
         assert await client.get_balance() < before
         funding = await client.fund(5000)
-        simulator.pay(funding.payreq)
+        simulator.pay(funding.invoice)
         assert (await client.get_history()).total_amount >= 5000
         states = [status.state.value async for status in client.watch_order(sms)]
     assert states[-1] == "message delivered"
 
 
-async def test_an_injected_httpx_client_needs_no_service(service: respx.MockRouter) -> None:
+async def test_an_httpx_client_can_be_injected(service: respx.MockRouter) -> None:
     async with httpx.AsyncClient() as http_client:
         service.get("/balance").respond(json={"status": "OK", "balance": "7"})
         client = Sms4SatsClient(api_key=KEY, http_client=http_client)

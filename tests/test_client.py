@@ -1,4 +1,4 @@
-"""The client's face: its settings, its life, and the calls that only ask or order."""
+"""The client: its settings, its lifetime, and the calls that create an order or read a status."""
 
 import json
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from sms4sats_async import (
     ClientStateError,
     InvalidArgumentError,
     InvalidResponseError,
+    MemoryJournal,
     OrderState,
     RequestOutcome,
     RequestTimeoutError,
@@ -30,7 +31,7 @@ from sms4sats_async import (
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
 
 ID = "0123456789abcdef" * 4
-KEY = "key-which-nobody-may-see"
+KEY = "key-that-is-a-secret"
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def body_of(request: httpx.Request) -> object:
         {"journal": Path("orders.db")},
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
+def test_an_invalid_setting_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError):
         Sms4SatsClient(**settings)  # type: ignore[arg-type]
 
@@ -76,30 +77,38 @@ def test_a_synchronous_http_client_is_refused() -> None:
         Sms4SatsClient(http_client=http_client)
 
 
-def test_the_key_over_plain_http_is_taken_for_this_machine_only() -> None:
+def test_a_key_over_plain_http_is_accepted_for_this_machine() -> None:
     for root in ("http://127.0.0.1:8000", "http://[::1]:8000", "http://localhost"):
         Sms4SatsClient(base_url=root, api_key=KEY)
 
 
-def test_the_environment_gives_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_gives_key_and_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMS4SATS_BASE_URL", "https://elsewhere.example/api/")
     monkeypatch.setenv("SMS4SATS_API_KEY", KEY)
 
     assert repr(Sms4SatsClient()) == "<Sms4SatsClient https://elsewhere.example/api with a key>"
 
 
-def test_an_empty_environment_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_environment_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMS4SATS_BASE_URL", "")
     monkeypatch.setenv("SMS4SATS_API_KEY", "")
 
     assert repr(Sms4SatsClient()) == f"<Sms4SatsClient {DEFAULT_BASE_URL} without a key>"
 
 
-# --- life -----------------------------------------------------------------------------------------
+def test_the_settings_can_be_read() -> None:
+    journal, clock = MemoryJournal(), ManualClock()
+    client = Sms4SatsClient(base_url="https://elsewhere.example/api/", journal=journal, clock=clock)
+    assert client.base_url == "https://elsewhere.example/api"
+    assert (client.journal, client.clock) == (journal, clock)
+    assert Sms4SatsClient().journal is None
+
+
+# --- lifetime -------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_a_closed_client_says_so_and_sends_nothing(service: respx.MockRouter) -> None:
+async def test_a_closed_client_raises_and_sends_nothing(service: respx.MockRouter) -> None:
     async with Sms4SatsClient() as client:
         pass
     await client.aclose()
@@ -110,7 +119,7 @@ async def test_a_closed_client_says_so_and_sends_nothing(service: respx.MockRout
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_client_of_another_event_loop_says_so(backend: str, service: respx.MockRouter) -> None:
+def test_a_client_of_another_event_loop_raises(backend: str, service: respx.MockRouter) -> None:
     service.get("/").respond(json={})
     client = Sms4SatsClient()
     anyio.run(client.ping, backend=backend)
@@ -128,7 +137,7 @@ def test_a_client_that_was_never_used_can_be_closed_anywhere(backend: str) -> No
 
 
 @pytest.mark.anyio
-async def test_a_client_that_is_closed_while_it_waits_does_not_send_again(
+async def test_a_client_that_is_closed_in_a_wait_does_not_retry(
     service: respx.MockRouter,
 ) -> None:
     route = service.get("/").respond(503)
@@ -149,7 +158,7 @@ async def test_a_client_that_is_closed_while_it_waits_does_not_send_again(
 
 
 @pytest.mark.anyio
-async def test_a_request_waits_in_line_for_as_long_as_its_call_may_take(
+async def test_a_request_waits_for_a_connection_until_its_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sms4sats_async._http.retrying.CONNECTIONS", 1)
@@ -167,7 +176,7 @@ async def test_a_request_waits_in_line_for_as_long_as_its_call_may_take(
 
 
 @pytest.mark.anyio
-async def test_a_request_in_line_is_sent_when_its_turn_comes(
+async def test_a_request_that_waits_for_a_connection_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sms4sats_async._http.retrying.CONNECTIONS", 1)
@@ -180,7 +189,7 @@ async def test_a_request_in_line_is_sent_when_its_turn_comes(
 
 
 @pytest.mark.anyio
-async def test_a_listener_that_raises_costs_nobody_the_order(
+async def test_a_listener_that_raises_does_not_cost_the_order(
     service: respx.MockRouter, caplog: pytest.LogCaptureFixture
 ) -> None:
     def listen(_: object) -> None:
@@ -199,7 +208,7 @@ async def test_a_listener_that_raises_costs_nobody_the_order(
 
 
 @pytest.mark.anyio
-async def test_ping_returns_for_whatever_a_service_that_is_up_says(
+async def test_ping_returns_for_any_json(
     service: respx.MockRouter,
 ) -> None:
     service.get("/").respond(json=["anything"])
@@ -229,7 +238,7 @@ async def test_create_order_returns_the_order_with_the_time_of_the_answer(
     async with Sms4SatsClient(clock=clock, api_key=KEY) as client:
         order = await client.create_order(187, "tg")
 
-    assert (order.order_id, order.payreq) == (ID, "lnbc1invoice")
+    assert (order.order_id, order.invoice) == (ID, "lnbc1invoice")
     assert order.created_at == datetime.fromtimestamp(1_800_000_000, UTC)
     assert (order.country, order.service, order.raw) == (187, "tg", answer)
     request = route.calls.last.request
@@ -253,7 +262,7 @@ async def test_create_order_sends_each_option_under_its_documented_name(
             immediate=True,
         )
 
-    assert order.payreq == ""
+    assert order.invoice == ""
     request = route.calls.last.request
     assert body_of(request) == {
         "country": 43,
@@ -267,7 +276,7 @@ async def test_create_order_sends_each_option_under_its_documented_name(
 
 
 @pytest.mark.anyio
-async def test_paying_from_the_balance_without_a_key_is_refused_before_anything_is_sent(
+async def test_immediate_without_a_key_is_refused_and_nothing_is_sent(
     service: respx.MockRouter,
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -283,7 +292,7 @@ async def test_paying_from_the_balance_without_a_key_is_refused_before_anything_
     [(True, "tg", None), (-1, "tg", None), (" ", "tg", None), (187, "", None), (187, "tg", "")],
 )
 @pytest.mark.anyio
-async def test_an_order_that_cannot_be_meant_is_refused_before_anything_is_sent(
+async def test_an_invalid_order_is_refused_and_nothing_is_sent(
     country: int | str, name: str, referral: str | None, service: respx.MockRouter
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -293,7 +302,7 @@ async def test_an_order_that_cannot_be_meant_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.anyio
-async def test_an_order_without_an_invoice_is_an_error_that_keeps_the_order_id(
+async def test_an_order_without_an_invoice_is_an_error_with_its_id(
     service: respx.MockRouter,
 ) -> None:
     service.post("/createorder").respond(json={"status": "OK", "orderId": ID})
@@ -325,7 +334,7 @@ async def test_an_order_without_an_invoice_is_an_error_that_keeps_the_order_id(
     ],
 )
 @pytest.mark.anyio
-async def test_an_order_that_may_have_been_made_is_never_asked_for_again(fault: Fault) -> None:
+async def test_a_creation_that_may_have_arrived_is_not_retried(fault: Fault) -> None:
     simulator = Simulator(clock=ManualClock())
     simulator.script("/createorder", fault)
     async with Sms4SatsClient(
@@ -340,17 +349,17 @@ async def test_an_order_that_may_have_been_made_is_never_asked_for_again(fault: 
 
 
 @pytest.mark.anyio
-async def test_an_order_that_was_refused_is_known_not_to_exist(service: respx.MockRouter) -> None:
+async def test_a_refused_order_was_not_created(service: respx.MockRouter) -> None:
     service.post("/createorder").respond(400, json={"status": "error", "reason": "no such service"})
     async with Sms4SatsClient() as client:
-        with pytest.raises(BadRequestError, match="No order was made") as caught:
+        with pytest.raises(BadRequestError, match="No order was created") as caught:
             await client.create_order(187, "tg")
     assert caught.value.request_outcome is RequestOutcome.REFUSED
     assert service.calls.call_count == 1
 
 
 @pytest.mark.anyio
-async def test_an_order_is_asked_for_again_when_the_request_never_left(
+async def test_a_creation_that_was_not_sent_is_retried(
     service: respx.MockRouter,
 ) -> None:
     route = service.post("/createorder").mock(
@@ -367,7 +376,7 @@ async def test_an_order_is_asked_for_again_when_the_request_never_left(
 
 
 @pytest.mark.anyio
-async def test_a_key_that_an_answer_echoes_is_not_shown(service: respx.MockRouter) -> None:
+async def test_a_key_in_an_answer_is_masked(service: respx.MockRouter) -> None:
     service.get("/orderstatus").respond(
         401, json={"status": "error", "reason": f"key {KEY} unknown, order {ID}"}
     )
@@ -394,7 +403,7 @@ async def test_get_order_status_takes_an_order_or_its_id() -> None:
 
 
 @pytest.mark.anyio
-async def test_every_call_takes_another_policy_once(service: respx.MockRouter) -> None:
+async def test_a_policy_holds_for_one_call(service: respx.MockRouter) -> None:
     route = service.get("/orderstatus").mock(side_effect=httpx.ReadTimeout("late"))
     async with Sms4SatsClient(clock=ManualClock()) as client:
         with pytest.raises(RequestTimeoutError):
@@ -407,7 +416,7 @@ async def test_every_call_takes_another_policy_once(service: respx.MockRouter) -
 
 @pytest.mark.parametrize("order", ["", "  ", "line\nend", "\x00", "half \ud800", "x" * 2000])
 @pytest.mark.anyio
-async def test_an_id_that_cannot_be_one_is_refused_by_every_call(
+async def test_an_invalid_id_is_refused_by_every_call(
     order: str, service: respx.MockRouter
 ) -> None:
     async with Sms4SatsClient() as client:
@@ -416,16 +425,21 @@ async def test_an_id_that_cannot_be_one_is_refused_by_every_call(
             client.cancel_order,
             client.cancel_order_when_allowed,
             partial(client.wait_for_code, timeout=1),
+            partial(client.code_or_refund, timeout=1),
+            client.advance_order,
         ):
             with pytest.raises(InvalidArgumentError):
                 await call(order)
+        for plain_call in (client.watch_order, client.resume_order):
+            with pytest.raises(InvalidArgumentError):
+                plain_call(order)
         with pytest.raises(InvalidArgumentError):
-            client.watch_order(order)
+            client.cancel_orders([ID, order])
     assert not service.calls
 
 
 @pytest.mark.anyio
-async def test_times_that_cannot_be_meant_are_refused(service: respx.MockRouter) -> None:
+async def test_an_invalid_time_is_refused(service: respx.MockRouter) -> None:
     now = datetime.now(UTC)
     async with Sms4SatsClient() as client:
         several: list[dict[str, Any]] = [
