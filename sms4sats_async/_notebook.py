@@ -29,13 +29,14 @@ _NO_SEGNO: Final = "For a QR code of the invoice: pip install 'sms4sats-async[no
 
 _LONG: Final = 48  # hours
 
-# Colours are the notebook's own, whatever its theme. JupyterLab has styles of its own for lists of
-# definitions and for cells: so these facts are no such list, and the rules for cells outrank its.
-# Each display brings the style along, since nobody knows which of them the page still has.
+# Colours come from the notebook's theme. JupyterLab styles definition lists and table cells, so the
+# facts are no definition list, and the rules for cells are more specific than JupyterLab's. Each
+# display has the style, because the user may delete any other display of the page.
 _STYLE: Final = """
 .sms4sats { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; line-height: 1.5 }
 .sms4sats .title { font-weight: bold; margin-bottom: 4px }
 .sms4sats .facts { display: grid; grid-template-columns: max-content auto; gap: 2px 16px }
+.sms4sats .facts div { overflow-wrap: anywhere }
 .sms4sats .name { opacity: .7 }
 .sms4sats .big { font-size: 160%; font-weight: bold; letter-spacing: .05em }
 .sms4sats details { max-width: 36em; overflow-wrap: anywhere }
@@ -52,7 +53,7 @@ _STYLE: Final = """
 
 
 def render(value: object) -> str | None:
-    """Return the HTML of a model, or None where there is nothing to show."""
+    """Return the HTML of a value, or None if there is nothing to show."""
     match value:
         case Order():
             return order_card(value)
@@ -69,7 +70,7 @@ def render(value: object) -> str | None:
 
 
 def order_card(order: Order, result: OrderResult | None = None) -> str:
-    """Return an order with its QR code, or how it ended if `result` is given."""
+    """Return the card of an order with its QR code, or of its result if that is given."""
     if result is not None:
         return _result_card(result)
     now = time.time()
@@ -79,14 +80,14 @@ def order_card(order: Order, result: OrderResult | None = None) -> str:
     facts: dict[str, object] = {
         "order": mask(order.order_id),
         **{name: getattr(order, name) for name in own},
-        **order.metadata,
+        "metadata": _metadata(order.metadata),
         "created": f"{_clock(order.created_at)}, {span(age)} ago",
     }
     match order:
         case SendOrder():
             title = "order for a message"
         case FundOrder():
-            title = "invoice for the balance"
+            title = "invoice to fund the balance"
         case _:
             title = "order for a code"
     try:
@@ -102,7 +103,7 @@ def order_card(order: Order, result: OrderResult | None = None) -> str:
     facts["network"] = None if invoice.network == "bitcoin" else invoice.network
     until = _clock(invoice.expires_at)
     facts["payable"] = (
-        f"until {until}, {span(left)} from now" if left > 0 else f"no longer, it expired at {until}"
+        f"until {until}, {span(left)} from now" if left > 0 else f"no, it expired at {until}"
     )
     facts["money"] = "with the payer until the invoice is paid"
     if not isinstance(order, FundOrder):
@@ -119,7 +120,7 @@ def _status_card(status: OrderStatus) -> str:
         "service": status.service,
         "message": None if status.sms_status is None else status.sms_status.value,
         "as of": None if status.timestamp is None else _clock(status.timestamp),
-        "the service says": None if status.error is None else quote(status.error),
+        "the service reports": None if status.error is None else quote(status.error),
     }
     return card(status.state.value, facts, big=status.code)
 
@@ -129,13 +130,18 @@ def _result_card(result: OrderResult) -> str:
         "order": mask(result.order_id),
         "money": result.money.value,
         "number": result.number,
-        **result.metadata,
+        "metadata": _metadata(result.metadata),
         "last status": None if result.status is None else result.status.state.value,
-        "cancel requests": result.attempts,
+        "cancel requests": result.attempts or None,
         "problem": None if result.error is None else str(result.error),
     }
-    title = "the end is unknown" if result.outcome is None else result.outcome.value
+    title = "the outcome is unknown" if result.outcome is None else result.outcome.value
     return card(title, facts, big=result.code)
+
+
+def _metadata(metadata: Mapping[str, str]) -> str | None:
+    """Return metadata as one fact, because a name such as `money` must not replace a fact."""
+    return "; ".join(f"{name}: {note}" for name, note in metadata.items()) or None
 
 
 def _price_card(price: Price) -> str:
@@ -143,7 +149,7 @@ def _price_card(price: Price) -> str:
         "to receive a code": _sat(price.receive),
         "to send a message": _sat(price.send),
         "to rent a number": _sat(price.rent),
-        "the service's own part": _sat(price.platform_fee),
+        "the service's fee": _sat(price.platform_fee),
     }
     if price.computed is None:
         return card("prices", facts)
@@ -158,8 +164,9 @@ def _sat(amount: int | None) -> str | None:
 def _listing(values: Listing[Any]) -> str | None:
     if not values:
         return None
+    first: attrs.AttrsInstance = values[0]
     names = [
-        field.name for field in attrs.fields(type(values[0])) if field.name not in {"image", "raw"}
+        field.name for field in attrs.fields(type(first)) if field.name not in {"image", "raw"}
     ]
     return table(
         [name.replace("_", " ") for name in names],
@@ -174,13 +181,13 @@ def _clock(moment: datetime) -> str:
 def card(
     title: str, facts: Mapping[str, object], *, big: str | None = None, pay: str | None = None
 ) -> str:
-    """Return a title and facts about one thing.
+    """Return a card: a title and facts.
 
     Args:
-        title: What it is.
-        facts: Names and values, in order; what is None is left out.
-        big: The one fact that everybody looks for.
-        pay: An invoice, for a QR code and for copying.
+        title: The title.
+        facts: Names and values. A fact that is None is omitted.
+        big: The most important fact.
+        pay: An invoice, to show as a QR code and to copy.
     """
     parts = [f'<div class="title">{_text(title)}</div>']
     if big is not None:
@@ -200,7 +207,7 @@ def card(
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table that scrolls where it is long; numbers stand on the right."""
+    """Return a table that scrolls if it is long. Numbers are aligned to the right."""
     columns = zip(*rows, strict=True)
     sides = [" class=number" if any(map(_is_number, column)) else "" for column in columns]
     head = _cells("th", names, sides)
@@ -212,7 +219,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a span as `1:42`, or in days where it is long."""
+    """Return a time span such as `1:42`; in days if it is long."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= _LONG:
@@ -225,7 +232,7 @@ def _page(inner: str) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as people read it, fit for HTML."""
+    """Return a value as escaped text for people."""
     match value:
         case None:
             return ""
@@ -249,8 +256,8 @@ def _cells(tag: str, values: Sequence[object], sides: Sequence[str]) -> str:
 def _qr(invoice: str) -> str:
     """Return a QR code that wallets read, or one line that says why there is none.
 
-    In upper case it is written in the alphanumeric mode, which makes it smaller. It stays dark on
-    light in a dark theme, with the light border of four modules that readers need.
+    Upper case allows the alphanumeric mode, which makes the code smaller. The code is dark on light
+    in a dark theme too, with the light border of four modules that readers need.
     """
     try:
         import segno  # noqa: PLC0415 - an extra

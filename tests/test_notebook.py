@@ -1,4 +1,4 @@
-"""What a notebook shows of the models: HTML that tells, scans, and runs nothing."""
+"""What a notebook displays: facts about the money, a QR code that scans, and no active content."""
 
 import copy
 import html
@@ -14,13 +14,16 @@ import pytest
 import zxingcpp
 
 from sms4sats_async import (
-    Cancellation,
-    CancelOutcome,
+    APIError,
+    CodeStatus,
     ComputedPrice,
     Country,
     FundOrder,
     Money,
+    OpenOrder,
     Order,
+    OrderOutcome,
+    OrderResult,
     OrderState,
     OrderStatus,
     Price,
@@ -28,11 +31,11 @@ from sms4sats_async import (
     RentalCountry,
     SendOrder,
     Service,
-    Sms4SatsClient,
     SmsStatus,
 )
 from sms4sats_async.models import Listing
-from sms4sats_async.simulator import ManualClock, Network, Simulator, make_invoice
+from sms4sats_async.simulator import Network, make_invoice
+from tests.simulated import CODE, HELD, Simulated
 
 ORDER_ID = "0123456789abcdef" * 4
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -59,15 +62,23 @@ def invoice(
 
 
 ORDER = ReceiveOrder(ORDER_ID, invoice(), NOON, 187, "tg")
-ARRIVED = OrderStatus(
-    *(ORDER_ID, OrderState.CODE_RECEIVED, True, "0042", "+15551234567", None, 187, "tg", NOON),
+NOTES = {"chat": "42", "money": "refunded"}
+ARRIVED = CodeStatus(
+    ORDER_ID,
+    OrderState.CODE_RECEIVED,
+    paid=True,
+    code="0042",
+    number="+15551234567",
+    country=187,
+    service="tg",
+    timestamp=NOON,
     money=Money.SETTLED,
 )
 SENT = OrderStatus(
     ORDER_ID, OrderState.MESSAGE_SENT, sms_status=SmsStatus.SENT, money=Money.SETTLED
 )
 REFUNDED = OrderStatus(
-    ORDER_ID, OrderState.REFUNDED, error=f"back {ORDER_ID}", money=Money.RETURNED
+    ORDER_ID, OrderState.REFUNDED, error=f"no number for {ORDER_ID}", money=Money.REFUNDED
 )
 
 
@@ -83,7 +94,7 @@ def page_of(model: object) -> str:
 
 
 def facts_of(model: object) -> dict[str, str]:
-    """The facts of a page, and its title and what is big under those names."""
+    """Return the facts of a page, with its title and its big fact under those names."""
     page = page_of(model)
     facts = re.findall('<div class="name">(.*?)</div><div>(.*?)</div>', page)
     facts += re.findall('<div class="(title|big)">(.*?)</div>', page)
@@ -93,16 +104,16 @@ def facts_of(model: object) -> dict[str, str]:
 # --- orders ---------------------------------------------------------------------------------------
 
 
-def test_an_order_tells_what_to_pay_until_when_and_where_the_money_is() -> None:
+def test_order_shows_price_expiry_and_where_the_money_is() -> None:
     assert facts_of(ORDER) == {
         "title": "order for a code",
         "order": "0123…cdef",
         "country": "187",
         "service": "tg",
-        "made": "2026-11-01 12:00:00 UTC, 1:05 ago",
+        "created": "2026-11-01 12:00:00 UTC, 1:05 ago",
         "amount": "1500 sat",
         "payable": "until 2026-11-01 12:21:00 UTC, 19:54 from now",
-        "money": "with the payer until the invoice is paid, and held from then on",
+        "money": "with the payer until the invoice is paid, then held",
     }
 
 
@@ -111,19 +122,19 @@ def test_an_order_tells_what_to_pay_until_when_and_where_the_money_is() -> None:
     [
         (SendOrder(ORDER_ID, invoice(), NOON, "+4915112345678"), "phone", "+4915112345678"),
         (SendOrder(ORDER_ID, invoice(), NOON), "title", "order for a message"),
-        (FundOrder(ORDER_ID, invoice(), NOON, 1000), "title", "invoice for the balance"),
+        (FundOrder(ORDER_ID, invoice(), NOON, 1000), "title", "invoice to fund the balance"),
         (
             FundOrder(ORDER_ID, invoice(), NOON, 1000),
             "money",
             "with the payer until the invoice is paid",
         ),
-        (Order(ORDER_ID, invoice(), NOON), "title", "order"),
+        (Order(ORDER_ID, invoice(), NOON), "title", "order for a code"),
         (Order(ORDER_ID, invoice(None), NOON), "amount", "chosen by the payer"),
         (Order(ORDER_ID, invoice(network="regtest"), NOON), "network", "regtest"),
         (
             Order(ORDER_ID, invoice(expiry=65), NOON),
             "payable",
-            "no more, it expired at 2026-11-01 12:01:05 UTC",
+            "no, it expired at 2026-11-01 12:01:05 UTC",
         ),
         (
             Order(ORDER_ID, invoice(expiry=10**12), NOON),
@@ -132,7 +143,7 @@ def test_an_order_tells_what_to_pay_until_when_and_where_the_money_is() -> None:
         ),
         (
             Order(ORDER_ID, invoice(), NOON + timedelta(1)),
-            "made",
+            "created",
             "2026-11-02 12:00:00 UTC, 0:00 ago",
         ),
         (Order(ORDER_ID, "paid", NOON), "money", "held, paid from the balance"),
@@ -142,26 +153,39 @@ def test_an_order_tells_what_to_pay_until_when_and_where_the_money_is() -> None:
             "problem",
             "not a Lightning invoice (BOLT 11): its character 64, 'b', is not a bech32 character",
         ),
+        (
+            ReceiveOrder(ORDER_ID, invoice(), NOON, 187, "tg", metadata=NOTES),
+            "metadata",
+            "chat: 42; money: refunded",
+        ),
     ],
     ids=[
         *("phone", "message", "balance", "balance-money", "any", "open-amount", "network"),
-        *("expired", "never-expires", "from-the-future", "prepaid", "broken", "hides-the-id"),
+        *(
+            "expired",
+            "never-expires",
+            "from-the-future",
+            "prepaid",
+            "broken",
+            "hides-the-id",
+            "metadata",
+        ),
     ],
 )
-def test_an_order_tells(order: Order, name: str, fact: str) -> None:
+def test_order_shows_fact(order: Order, name: str, fact: str) -> None:
     assert facts_of(order)[name] == fact
 
 
-@pytest.mark.parametrize("payreq", ["paid", "lnbc"])
-def test_what_is_no_invoice_has_no_qr_code(payreq: str) -> None:
-    page = page_of(Order(ORDER_ID, payreq, NOON))
+@pytest.mark.parametrize("text", ["", "paid", "lnbc"])
+def test_text_that_is_no_invoice_has_no_qr_code(text: str) -> None:
+    page = page_of(Order(ORDER_ID, text, NOON))
 
     assert "<svg" not in page
     assert "to copy" not in page
 
 
 def pixels_of(svg: str, scale: int = 4) -> memoryview:
-    """What a browser draws of segno's lines: light all over, then dark lines one unit high."""
+    """Return the pixels that a browser draws: a light square with dark lines one unit high."""
     side = int(re.findall(r'viewBox="0 0 (\d+) \1"', svg)[0])
     rows = [bytearray(b"\xff" * side) for _ in range(side)]
     x = y = 0.0
@@ -177,19 +201,19 @@ def pixels_of(svg: str, scale: int = 4) -> memoryview:
     return memoryview(b"".join(wide)).cast("B", shape=[side * scale, side * scale])
 
 
-def test_the_qr_code_of_an_order_scans_and_is_as_small_as_can_be() -> None:
+def test_qr_code_of_an_order_scans_and_is_small() -> None:
     (svg,) = re.findall("<svg.*</svg>", page_of(ORDER))
 
     (found,) = zxingcpp.read_barcodes(pixels_of(svg))
 
-    assert found.text == f"LIGHTNING:{ORDER.payreq.upper()}"
+    assert found.text == f"LIGHTNING:{ORDER.invoice.upper()}"
     assert found.format == zxingcpp.BarcodeFormat.QRCode
     # In the byte mode 262 characters need version 10, which is 65 modules wide with its border.
     assert len(found.text) == 262
     assert 'viewBox="0 0 57 57"' in svg
 
 
-def test_the_qr_code_is_dark_on_light_whatever_the_theme() -> None:
+def test_qr_code_is_dark_on_light_in_any_theme() -> None:
     (svg,) = re.findall("<svg.*</svg>", page_of(ORDER))
     side = 57
 
@@ -199,19 +223,19 @@ def test_the_qr_code_is_dark_on_light_whatever_the_theme() -> None:
     assert pixels_of(svg, 1)[4, 4] == 0
 
 
-def test_the_invoice_can_be_copied() -> None:
-    assert f"<code>{ORDER.payreq}</code>" in page_of(ORDER)
+def test_invoice_can_be_copied() -> None:
+    assert f"<code>{ORDER.invoice}</code>" in page_of(ORDER)
 
 
-def test_an_invoice_that_no_qr_code_can_hold_is_said_to_be_too_long() -> None:
+def test_invoice_that_is_too_long_for_a_qr_code_is_reported() -> None:
     order = Order(ORDER_ID, invoice(signature=3005), NOON)
 
-    assert len(order.payreq) > 4296
+    assert len(order.invoice) > 4296
     assert "<small>The invoice is too long for a QR code.</small>" in page_of(order)
     assert facts_of(order)["amount"] == "1500 sat"
 
 
-def test_without_segno_all_is_shown_but_the_qr_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_segno_everything_but_the_qr_code_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with_segno = facts_of(ORDER)
     monkeypatch.setitem(sys.modules, "segno", None)
 
@@ -224,10 +248,10 @@ def test_without_segno_all_is_shown_but_the_qr_code(monkeypatch: pytest.MonkeyPa
     ) in page
 
 
-# --- statuses, ends and prices --------------------------------------------------------------------
+# --- statuses, results and prices -----------------------------------------------------------------
 
 
-def test_a_status_shows_the_code_big_and_who_holds_the_money() -> None:
+def test_status_shows_the_code_and_where_the_money_is() -> None:
     assert facts_of(ARRIVED) == {
         "title": "code received",
         "big": "0042",
@@ -246,64 +270,127 @@ def test_a_status_shows_the_code_big_and_who_holds_the_money() -> None:
         (SENT, {"title": "message sent", "money": "settled", "message": "sent"}),
         (
             REFUNDED,
-            {"title": "refunded", "money": "returned", "the service says": "back 0123…cdef"},
+            {
+                "title": "refunded",
+                "money": "refunded",
+                "the service reports": "no number for 0123…cdef",
+            },
         ),
         (OrderStatus(ORDER_ID, OrderState.UNKNOWN), {"title": "unknown", "money": "unknown"}),
     ],
     ids=["message", "refund", "unknown"],
 )
-def test_a_status_shows_what_it_says_and_no_more(
-    status: OrderStatus, facts: dict[str, str]
-) -> None:
+def test_status_shows_no_fact_that_is_unknown(status: OrderStatus, facts: dict[str, str]) -> None:
     assert facts_of(status) == facts | {"order": "0123…cdef"}
 
 
+FAILURE = APIError("the cancel failed", operation="cancel_order", order_id=ORDER_ID, attempts=3)
+
+
 @pytest.mark.parametrize(
-    ("done", "facts"),
+    ("result", "facts"),
     [
         (
-            Cancellation(ORDER_ID, CancelOutcome.CANCELLED, None, 3),
-            {"title": "cancelled", "money": "returned", "attempts": "3"},
+            OrderResult(ORDER_ID, OrderOutcome.CANCELLED, attempts=3, metadata=NOTES),
+            {
+                "title": "cancelled",
+                "money": "refunded",
+                "cancel requests": "3",
+                "metadata": "chat: 42; money: refunded",
+            },
         ),
         (
-            Cancellation(ORDER_ID, CancelOutcome.ALREADY_RELEASED, REFUNDED, 0),
+            OrderResult(ORDER_ID, OrderOutcome.REFUNDED, status=REFUNDED),
             {
-                "title": "already released",
-                "money": "returned",
-                "attempts": "0",
+                "title": "refunded",
+                "money": "refunded",
                 "last status": "refunded",
             },
         ),
         (
-            Cancellation(ORDER_ID, CancelOutcome.CODE_ARRIVED, ARRIVED, 1),
+            OrderResult(
+                ORDER_ID,
+                OrderOutcome.CODE_RECEIVED,
+                "0042",
+                "+15551234567",
+                ARRIVED,
+                1,
+                metadata={"money": "refunded"},
+            ),
             {
-                "title": "code arrived",
+                "title": "code received",
                 "big": "0042",
                 "money": "settled",
-                "attempts": "1",
+                "number": "+15551234567",
+                "cancel requests": "1",
                 "last status": "code received",
+                "metadata": "money: refunded",
             },
         ),
         (
-            Cancellation(ORDER_ID, CancelOutcome.CODE_ARRIVED),
-            {"title": "code arrived", "money": "settled", "attempts": "0"},
+            OrderResult(ORDER_ID, OrderOutcome.MESSAGE_SENT, status=SENT),
+            {
+                "title": "message sent",
+                "money": "settled",
+                "last status": "message sent",
+            },
+        ),
+        (
+            OrderResult(ORDER_ID, None, attempts=3, error=FAILURE),
+            {
+                "title": "the outcome is unknown",
+                "money": "unknown",
+                "cancel requests": "3",
+                "problem": str(FAILURE),
+            },
         ),
     ],
-    ids=["cancelled", "released", "code", "nothing-known"],
+    ids=["cancelled", "refunded", "code", "message", "unknown"],
 )
-def test_the_end_of_an_order_says_where_the_money_is(
-    done: Cancellation, facts: dict[str, str]
+def test_result_shows_the_outcome_and_where_the_money_is(
+    result: OrderResult, facts: dict[str, str]
 ) -> None:
-    assert facts_of(done) == facts | {"order": "0123…cdef"}
+    assert facts_of(result) == facts | {"order": "0123…cdef"}
 
 
-def test_prices_are_in_satoshis_and_what_was_asked_for_is_big() -> None:
+@pytest.mark.anyio
+async def test_open_order_shows_its_qr_code_and_then_its_result() -> None:
+    it = Simulated(HELD)
+    opened = it.client.open_order(187, "tg", metadata=NOTES)
+    assert shown_before(opened) is None
+    async with opened as order:
+        while_open = facts_of(order)
+        (svg,) = re.findall("<svg.*</svg>", page_of(order))
+    (found,) = zxingcpp.read_barcodes(pixels_of(svg))
+
+    assert found.text == f"LIGHTNING:{order.invoice.upper()}"
+    assert while_open["title"] == "order for a code"
+    assert while_open["metadata"] == "chat: 42; money: refunded"
+    after = facts_of(order)
+    assert (after["title"], after["money"]) == ("cancelled", "refunded")
+    assert "<svg" not in page_of(order)
+
+
+def shown_before(order: OpenOrder) -> object:
+    return getattr(order, "_repr_html_")()  # noqa: B009 - IPython asks for it by this name
+
+
+@pytest.mark.anyio
+async def test_open_order_shows_its_code() -> None:
+    it = Simulated(CODE)
+    async with it.client.open_order(187, "tg") as order:
+        await order.wait_for_code(timeout=60)
+
+        assert facts_of(order)["big"] == "007"
+
+
+def test_prices_are_in_satoshis_and_the_computed_one_is_big() -> None:
     prices = {
         "title": "prices",
         "to receive a code": "1500 sat",
         "to send a message": "3000 sat",
         "to rent a number": "15000 sat",
-        "the service's own part": "4000 sat",
+        "the service's fee": "4000 sat",
     }
 
     assert facts_of(Price(1500, 3000, 15000, 4000)) == prices
@@ -344,25 +431,23 @@ def cells_of(page: str) -> list[list[str]]:
     ],
     ids=["countries", "services", "rental"],
 )
-def test_a_listing_is_a_table_of_what_its_elements_hold(
-    items: list[Any], cells: list[list[str]]
-) -> None:
+def test_listing_is_a_table(items: list[Any], cells: list[list[str]]) -> None:
     assert cells_of(page_of(Listing(items))) == cells
 
 
-def test_numbers_and_their_heading_stand_on_the_right() -> None:
+def test_numbers_and_their_heading_are_aligned_right() -> None:
     page = page_of(Listing(COUNTRIES))
 
     assert re.findall("<t[hd] class=number>(.*?)</", page) == ["id", "43", "999"]
 
 
-def test_an_empty_listing_has_no_table() -> None:
+def test_empty_listing_has_no_table() -> None:
     empty: Listing[Country] = Listing()
 
     assert getattr(empty, "_repr_html_")() is None  # noqa: B009
 
 
-def test_a_listing_is_a_list_like_any_other() -> None:
+def test_listing_is_a_list() -> None:
     listing = Listing(COUNTRIES)
 
     assert isinstance(listing, list)
@@ -377,30 +462,36 @@ def test_a_listing_is_a_list_like_any_other() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_client_returns_listings() -> None:
-    clock = ManualClock()
-    async with Simulator(clock=clock).http_client() as http_client:
-        client = Sms4SatsClient(http_client=http_client, clock=clock)
+async def test_client_returns_listings() -> None:
+    client = Simulated().client
 
-        for listing in (
-            await client.get_countries(),
-            await client.get_services(187),
-            await client.get_rental_countries(),
-        ):
-            assert len(cells_of(page_of(listing))) == len(listing) + 1
+    for listing in (
+        await client.get_countries(),
+        await client.get_services(187),
+        await client.get_rental_countries(),
+    ):
+        assert len(cells_of(page_of(listing))) == len(listing) + 1
 
 
-# --- what may not be there ------------------------------------------------------------------------
+# --- foreign text ---------------------------------------------------------------------------------
 
 SHOWN: list[Any] = [
-    ReceiveOrder(HOSTILE * 3, invoice(), NOON, HOSTILE, HOSTILE),
+    ReceiveOrder(HOSTILE * 3, invoice(), NOON, HOSTILE, HOSTILE, metadata={HOSTILE: HOSTILE}),
     SendOrder(HOSTILE * 3, HOSTILE, NOON, HOSTILE),
     FundOrder(HOSTILE * 3, "paid", NOON),
     OrderStatus(
         *(HOSTILE * 3, OrderState.REFUNDED, None, HOSTILE, HOSTILE, None, HOSTILE, HOSTILE, NOON),
         error=HOSTILE,
     ),
-    Cancellation(HOSTILE * 3, CancelOutcome.CODE_ARRIVED, attrs.evolve(ARRIVED, code=HOSTILE)),
+    OrderResult(
+        HOSTILE * 3,
+        OrderOutcome.CODE_RECEIVED,
+        HOSTILE,
+        HOSTILE,
+        attrs.evolve(ARRIVED, code=HOSTILE),
+        error=APIError(HOSTILE),
+        metadata={HOSTILE: HOSTILE},
+    ),
     Price(1, 2, 3, 4, ComputedPrice(5, HOSTILE, HOSTILE)),
     Listing([Country(1, HOSTILE)]),
     Listing([Service(HOSTILE, HOSTILE, 1, HOSTILE)]),
@@ -414,7 +505,7 @@ each_shown = pytest.mark.parametrize("model", SHOWN, ids=[f"{n}" for n in range(
 
 
 @each_shown
-def test_foreign_text_is_text(model: Any) -> None:
+def test_foreign_text_is_escaped(model: Any) -> None:
     page = page_of(model)
 
     assert "<img" not in page
@@ -423,7 +514,7 @@ def test_foreign_text_is_text(model: Any) -> None:
 
 
 @each_shown
-def test_a_page_fetches_nothing_and_runs_nothing(model: Any) -> None:
+def test_page_has_no_script_and_loads_nothing(model: Any) -> None:
     tags = set(re.findall("<([a-z]+)", page_of(model)))
 
     assert tags <= ALLOWED
@@ -434,8 +525,8 @@ def test_a_page_fetches_nothing_and_runs_nothing(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [ORDER, ARRIVED, REFUNDED, Cancellation(ORDER_ID, CancelOutcome.CANCELLED, REFUNDED)],
-    ids=["order", "arrived", "refunded", "cancelled"],
+    [ORDER, ARRIVED, REFUNDED, OrderResult(ORDER_ID, OrderOutcome.REFUNDED, status=REFUNDED)],
+    ids=["order", "arrived", "refunded", "result"],
 )
 def test_no_order_id_is_shown_whole(model: object) -> None:
     assert ORDER_ID not in page_of(model)

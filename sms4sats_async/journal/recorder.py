@@ -119,9 +119,7 @@ def _too_late() -> JournalError:
     return JournalError(problem)
 
 
-async def _translate(
-    ask: Callable[[], Awaitable[T]], what: str, secrets: Sequence[str] = ()
-) -> T:
+async def _translate(ask: Callable[[], Awaitable[T]], what: str, secrets: Sequence[str] = ()) -> T:
     """Return what a journal answers; whatever it raises is a `JournalError`."""
     try:
         with cancellations_of_others():
