@@ -42,6 +42,9 @@ _SIGNATURE: Final = (
 )
 _NEW: Final = (_TABLE, *_INDEXES, *_SIGNATURE)
 
+# Version 1 had one outcome for a code and for a message that was sent.
+_IS_MESSAGE: Final = "kind = 'send' OR state IN ('message sent', 'message delivered')"
+_CODE_ARRIVED: Final = f"CASE WHEN {_IS_MESSAGE} THEN 'message sent' ELSE 'code received' END"
 _FROM_VERSION_1: Final = {
     **{name: name for name in _FIELDS},
     "invoice": "payreq",
@@ -49,12 +52,10 @@ _FROM_VERSION_1: Final = {
     # Version 1 recorded no root. This is the default that it had; it must not follow a newer one.
     "base_url": "'https://api2.sms4sats.com'",
     "number_seen_at": "NULL",
-    "outcome": """CASE outcome
-        WHEN 'already released' THEN 'refunded'
-        WHEN 'code arrived' THEN CASE
-            WHEN kind = 'send' OR state IN ('message sent', 'message delivered') THEN 'message sent'
-            ELSE 'code received' END
-        ELSE outcome END""",
+    "outcome": (
+        "CASE outcome WHEN 'already released' THEN 'refunded' "
+        f"WHEN 'code arrived' THEN {_CODE_ARRIVED} ELSE outcome END"
+    ),
     "code_deadline": "NULL",
     "minimum_age": "NULL",
     "refusals": "0",

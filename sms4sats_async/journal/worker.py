@@ -91,12 +91,12 @@ class _Queue:
     """The jobs, and the thread that does them.
 
     Attributes:
-        jobs: What is to be done.
+        jobs: The jobs that wait.
         given: How many jobs were added.
         done: How many of them are done.
-        thread: The thread that does it, or the one before.
+        thread: The thread that does them, or the one before.
         is_served: Whether the thread looks for more.
-        is_closing: Whether the thread is to end as soon as nothing is left.
+        is_closing: Whether the thread ends as soon as no job is left.
         changed: Guards all of it.
         entry: Held while no job may be added.
     """
@@ -111,7 +111,7 @@ class _Queue:
         self.entry = threading.RLock()
 
     def take(self) -> list[_Job[Any]]:
-        """Return what there is to do; nothing if there has been nothing for a moment."""
+        """Return the jobs that wait; wait a moment for the first, then return none."""
         with self.changed:
             if not self.jobs and not self.is_closing:
                 self.changed.wait(_LINGER)
@@ -203,7 +203,7 @@ class Worker:
     # --- the thread -------------------------------------------------------------------------------
 
     def _serve(self, before: threading.Thread | None) -> None:
-        """Do what there is to do, until there has been nothing for a moment."""
+        """Do jobs until none has come for a moment, then close the file."""
         if before is not None:
             before.join()  # it may still be closing the file
         queue = self._queue
@@ -342,9 +342,9 @@ class Forks:
     writes to (sqlite.org/howtocorrupt.html, 2.6). So none is open at the moment of a fork.
 
     Attributes:
-        creating: Held while a file is made. Closing any descriptor of a file drops all locks that
-            the process has on it, SQLite's too (howtocorrupt.html, 2.2), so no thread may open the
-            new file before its first descriptor is closed.
+        creating: Held while a file is created. Closing any descriptor of a file drops all locks
+            that the process has on it, those of SQLite too (howtocorrupt.html, 2.2). So no thread
+            opens the new file before its first descriptor is closed.
     """
 
     def __init__(self) -> None:
