@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,6 +14,8 @@ _SHORTEST_SHOWN = 12
 # any character may stand before it, because `repr` writes a line end as `\n`.
 _LOOKS_SECRET = re.compile(r"[0-9a-f]{64,}|ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE)
 _LONGEST_QUOTE = 200
+_TEXTS = ("message", "strerror", "filename", "filename2")
+"""Where the exceptions of aiohttp and of the system keep their texts, beside `args`."""
 
 
 def mask(secret: str) -> str:
@@ -62,16 +65,30 @@ def hide_in_causes(error: BaseException, secrets: Iterable[str]) -> None:
     shows them.
     """
     seen = {id(error)}
-    cause = error.__cause__ or error.__context__
-    while cause is not None and id(cause) not in seen:
+    found = [error.__cause__ or error.__context__]
+    while found:
+        cause = found.pop()
+        if cause is None or id(cause) in seen:
+            continue
         seen.add(id(cause))
-        cause.args = tuple(
-            _hide_all(value, secrets) if isinstance(value, str) else value for value in cause.args
-        )
-        message = getattr(cause, "message", None)  # aiohttp's errors keep their text there
-        if isinstance(message, str):
-            cause.__dict__["message"] = _hide_all(message, secrets)
-        cause = cause.__cause__ or cause.__context__
+        _hide_in(cause, secrets)
+        found.append(cause.__cause__ or cause.__context__)
+        if isinstance(cause, BaseExceptionGroup):
+            found += cast("BaseExceptionGroup[BaseException]", cause).exceptions
+
+
+def _hide_in(error: BaseException, secrets: Iterable[str]) -> None:
+    """Mask secrets in the texts that a traceback shows of one exception."""
+    error.args = tuple(
+        _hide_all(value, secrets) if isinstance(value, str) else value for value in error.args
+    )
+    notes: list[object] = getattr(error, "__notes__", [])
+    notes[:] = [_hide_all(note, secrets) if isinstance(note, str) else note for note in notes]
+    for name in _TEXTS:
+        text = getattr(error, name, None)
+        if isinstance(text, str):
+            with suppress(AttributeError):  # a group's own text is read-only
+                setattr(error, name, _hide_all(text, secrets))
 
 
 def _hide_all(text: str, secrets: Iterable[str]) -> str:
