@@ -414,7 +414,7 @@ class JournalContract:
         assert await seconds() == [4, 3, 2, 1]
         assert await seconds(limit=2) == [4, 3]
         assert await seconds(limit=0) == []
-        assert await seconds(limit=10**30) == [4, 3, 2, 1]
+        assert await seconds(limit=10**9) == [4, 3, 2, 1]
         assert await seconds(since=START + timedelta(seconds=2)) == [4, 3, 2]
         assert await seconds(since=datetime.min.replace(tzinfo=UTC), limit=1) == [4]
         assert await seconds(since=datetime.max.replace(tzinfo=UTC)) == []

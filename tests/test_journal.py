@@ -34,6 +34,7 @@ from sms4sats_async.journal.entry import (
     LEASE,
     acknowledge,
     belongs_to,
+    both,
     claim,
     claim_left,
     defer,
@@ -495,6 +496,30 @@ NOT_CLAIMED: dict[str, JournalEntry] = {
 @pytest.mark.parametrize("entry", NOT_CLAIMED.values(), ids=NOT_CLAIMED)
 def test_what_needs_no_driver_is_not_claimed(entry: JournalEntry) -> None:
     assert claim("a", START, has_died=dies)(entry) is entry
+
+
+def test_an_intent_is_recorded_with_the_claim_and_not_without_it() -> None:
+    intent = record_intent(ORDER, START, ROOT, code_deadline=LATER)
+    entry = claim("a", START, has_died=lives, intent=intent)(None)
+    assert entry is not None
+    assert (entry.claimed_by, entry.code_deadline) == ("a", LATER)
+    other = record_intent(ORDER, START, ROOT, code_deadline=LATER + MINUTE)
+    assert claim("b", START, has_died=lives, intent=other)(entry) is entry
+    taken = after(claim("b", START, has_died=dies, intent=other), entry=entry)
+    assert (taken.claimed_by, taken.code_deadline) == ("b", LATER + MINUTE)
+
+
+def test_an_intent_reopens_an_unclear_end_for_its_claim() -> None:
+    entry = after(ended(RequestOutcome.UNKNOWN, START), acknowledge(START))
+    assert claim("a", START, has_died=lives)(entry) is entry
+    intent = record_intent(ORDER, START, ROOT)
+    entry = after(claim("a", START, has_died=lives, intent=intent), entry=entry)
+    assert (entry.claimed_by, entry.pending) == ("a", True)
+
+
+def test_two_changes_are_made_one_after_the_other() -> None:
+    entry = after(both(record_status(CODE, START), acknowledge(LATER)))
+    assert entry.delivered_at == LATER
 
 
 def test_a_result_that_was_not_delivered_is_claimed_like_a_pending_order() -> None:

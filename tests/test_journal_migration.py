@@ -343,6 +343,7 @@ def test_a_process_killed_in_the_migration_loses_nothing(statement: str, tmp_pat
 
 
 @posix
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the child does the work
 async def test_processes_that_open_an_old_file_at_the_same_time_lose_nothing(
     tmp_path: Path,
 ) -> None:

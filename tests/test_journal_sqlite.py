@@ -516,6 +516,7 @@ async def test_a_lock_that_is_released_in_time_fails_nothing(path: Path) -> None
 
 @posix
 @pytest.mark.usefixtures("stays_open")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the child does the work
 async def test_opening_the_file_keeps_the_locks_of_other_journals_of_this_process(
     path: Path,
 ) -> None:
@@ -587,6 +588,7 @@ async def test_a_disk_that_is_full_at_creation_leaves_no_half_of_a_journal(
 
 
 @posix
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the child does the work
 async def test_a_failed_write_loses_nothing_that_was_reported_as_written(
     path: Path,
 ) -> None:
@@ -618,6 +620,7 @@ READ_ONLY: dict[str, tuple[int | None, int, str]] = {
 
 @posix
 @pytest.mark.parametrize(("file", "folder", "problem"), READ_ONLY.values(), ids=READ_ONLY)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the child does the work
 async def test_a_read_only_file_is_reported_until_it_is_writable(
     file: int | None, folder: int, problem: str
 ) -> None:
@@ -665,6 +668,7 @@ async def test_a_read_only_file_is_never_opened(
 # --- several at once ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the child does the work
 async def test_processes_that_write_at_the_same_time_lose_nothing(path: Path) -> None:
     """They open a file that does not exist yet at the same moment, and change the same entry."""
     processes = [child(path, range(at, at + 25), change="a_code") for at in (0, 100, 200)]
@@ -873,6 +877,20 @@ def test_updates_are_written_although_the_event_loop_ends(
 
 
 # --- the thread -----------------------------------------------------------------------------------
+
+
+async def test_the_thread_counts_its_jobs_for_a_clock_of_a_test(path: Path, hold: Hold) -> None:
+    threads: list[Any] = []
+    async with SqliteJournal(path) as journal, anyio.create_task_group() as group:
+        group.start_soon(journal.update, [("x", hold)])
+        await hold.wait()
+        threads.append(its_thread(journal))
+        assert threads[0].sms4sats_jobs() == (1, 0)
+        group.start_soon(journal.update, [add_order(1)])
+        await anyio.wait_all_tasks_blocked()
+        assert threads[0].sms4sats_jobs() == (2, 0)
+        hold.let_go.set()
+    assert threads[0].sms4sats_jobs() == (2, 2)
 
 
 def its_thread(journal: SqliteJournal) -> threading.Thread:

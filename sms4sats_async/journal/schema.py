@@ -205,8 +205,7 @@ def history(
 ) -> list[JournalEntry]:
     """Return all entries, the newest first; see `OrderJournal.history`."""
     first = -_LARGEST if since is None else _microseconds(since)
-    most = -1 if limit is None else min(limit, _LARGEST)
-    return _entries(file.execute(_HISTORY, (first, most)))
+    return _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)))
 
 
 def prune(file: sqlite3.Connection, before: datetime) -> int:
