@@ -15,6 +15,7 @@ import pytest
 from sms4sats_async import (
     DEFAULT_BASE_URL,
     AttemptFailed,
+    AuthenticationError,
     ClientStateError,
     CodeStatus,
     CodeTimeoutError,
@@ -232,6 +233,24 @@ async def test_a_refusal_on_leaving_is_raised() -> None:
     with pytest.raises(UnableToSaveDataError, match="may or may not be cancelled"):
         async with it.client.open_order(187, "tg"):
             pass
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["on leaving", "inside"])
+async def test_a_refusal_releases_the_claim(*, inside: bool) -> None:
+    journal = MemoryJournal()
+    refusing = Behaviour(pay_delay=None, cancel_refusal_status=403, minimum_cancel_age=1e6)
+    it = Simulated(refusing, journal=journal)
+
+    async def leave() -> None:
+        async with it.client.open_order(187, "tg") as order:
+            it.simulator.script("/orderstatus", *[Fault.reset()] * 100)
+            if inside:
+                await order.code_or_refund(timeout=0)
+
+    with pytest.raises(AuthenticationError):
+        await leave()
+    (entry,) = await journal.pending()
+    assert (entry.claimed_by, entry.claimed_until) == (None, None)
 
 
 async def test_what_create_order_raises_is_raised_on_entering() -> None:

@@ -28,7 +28,7 @@ from sms4sats_async.retry import RetryPolicy
 
 from .decisions import AUTOMATIC_AGE, Intent
 from .drivers import code_status, deliver, drive, first_or_next, record
-from .steps import DrivenOrder, OrderContext, moment_of
+from .steps import DrivenOrder, OrderContext, moment_of, release
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
@@ -175,6 +175,7 @@ class OpenOrder:
             # Where the journal fails, the money matters more than the record.
             await self._drive(await self._driven("code_or_refund", 0.0, cancels=True, must=False))
         except Sms4SatsError as failure:
+            await release(self._context, self._driven_before)
             if error is None:
                 raise
             # The caller who handles the block's exception must learn of this one too.
@@ -236,10 +237,6 @@ class OpenOrder:
             problem = "the order is not open yet; use it inside `async with`"
             raise ClientStateError(problem)
         return self._held
-
-    def _take_over(self, held: DrivenOrder) -> None:
-        """Keep what a driver learned for the next one."""
-        self._held = attrs.evolve(held, intent=self._intent)
 
     async def _drive(self, held: DrivenOrder) -> OrderResult:
         try:
