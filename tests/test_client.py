@@ -17,9 +17,12 @@ from sms4sats_async import (
     AuthenticationError,
     BadRequestError,
     ClientStateError,
+    Event,
     InvalidArgumentError,
     InvalidResponseError,
+    JournalError,
     MemoryJournal,
+    OrderCreated,
     OrderState,
     RequestOutcome,
     RequestTimeoutError,
@@ -29,6 +32,7 @@ from sms4sats_async import (
     Sms4SatsError,
 )
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
+from tests.simulated import METADATA, FailingJournal, Simulated
 
 ID = "0123456789abcdef" * 4
 KEY = "key-that-is-a-secret"
@@ -386,6 +390,26 @@ async def test_a_key_in_an_answer_is_masked(service: respx.MockRouter) -> None:
     for shown in (str(caught.value), repr(caught.value)):
         assert KEY not in shown
         assert ID not in shown
+
+
+@pytest.mark.anyio
+async def test_an_order_that_could_not_be_recorded_is_on_the_error() -> None:
+    journal = FailingJournal()
+
+    def fail(event: Event) -> None:
+        if isinstance(event, OrderCreated):
+            journal.error = OSError("disk full")
+        it.events.append(event)
+
+    it = Simulated()
+    client = it.new_client(journal, on_event=fail)
+    with pytest.raises(JournalError, match="do not pay twice") as caught:
+        await client.create_order(187, "tg", metadata=METADATA)
+    (created,) = it.events_of(OrderCreated)
+    assert caught.value.order == created.order
+    assert caught.value.order_id == created.order.order_id
+    assert caught.value.request_outcome is RequestOutcome.UNKNOWN
+    assert caught.value.operation == "create_order"
 
 
 # --- get_order_status -----------------------------------------------------------------------------
