@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from sms4sats_async import CancelOutcome
+from sms4sats_async import OrderOutcome
 from sms4sats_async.cli import demo
 from sms4sats_async.simulator import ManualClock
 
@@ -19,19 +19,19 @@ async def test_the_demo_tells_the_whole_story() -> None:
     done = await demo.Demo(console, ManualClock()).run()
 
     told = page.getvalue()
-    assert (done.outcome, done.attempts) == (CancelOutcome.CANCELLED, 3)
+    assert (done.outcome, done.attempts) == (OrderOutcome.CANCELLED, 3)
     order = [
         "12 times faster",
         "money not paid | create_order",
         "lnbcrt",
         "money held     | a wallet pays",
-        "waiting: the service cancels no order younger than this",
+        "waiting: the service does not cancel younger orders",
         "attempt 1 failed, next in",
         "attempt 2 failed, next in",
         "money refunded | attempt 3: cancelled",
         "get_order_status confirms: refunded",
-        "who held the money",
-        "the money is back with the payer",
+        "where the money was",
+        "Money: refunded.",
     ]
     places = [told.index(text) for text in order]
     assert places == sorted(places)

@@ -17,12 +17,12 @@ import pytest
 
 from sms4sats_async import (
     AttemptFailed,
-    Cancellation,
-    CancelOutcome,
     Event,
     Money,
-    OrderCancelled,
     OrderCreated,
+    OrderEnded,
+    OrderOutcome,
+    OrderResult,
     OrderState,
     OrderStatus,
     ReceiveOrder,
@@ -50,10 +50,10 @@ NUMBERED = OrderStatus(
 ARRIVED = OrderStatus(
     ORDER_ID, OrderState.CODE_RECEIVED, number="+1555", code="0042", money=Money.SETTLED
 )
-REFUNDED = OrderStatus(ORDER_ID, OrderState.REFUNDED, money=Money.RETURNED)
-CANCELLED = Cancellation(ORDER_ID, CancelOutcome.CANCELLED, None, 2)
-RELEASED = Cancellation(ORDER_ID, CancelOutcome.ALREADY_RELEASED, REFUNDED, 2)
-TOO_LATE = Cancellation(ORDER_ID, CancelOutcome.CODE_ARRIVED, ARRIVED, 2)
+REFUNDED = OrderStatus(ORDER_ID, OrderState.REFUNDED, money=Money.REFUNDED)
+CANCELLED = OrderResult(ORDER_ID, OrderOutcome.CANCELLED, attempts=2)
+REFUNDED_BY_SERVICE = OrderResult(ORDER_ID, OrderOutcome.REFUNDED, status=REFUNDED, attempts=2)
+TOO_LATE = OrderResult(ORDER_ID, OrderOutcome.CODE_RECEIVED, "0042", status=ARRIVED, attempts=2)
 
 
 def waiting(seconds: float, order_id: str | None = ORDER_ID, start: float = NOW) -> Waiting:
@@ -113,11 +113,11 @@ def folded(*events: Event, now: float = NOW) -> Row:
         ),
         pytest.param([polled(ARRIVED)], "code received, money settled", id="code"),
         pytest.param([polled(OrderStatus("x", OrderState.UNKNOWN))], "unknown", id="unknown"),
-        pytest.param([OrderCancelled("x", CANCELLED)], "cancelled, money returned", id="cancelled"),
+        pytest.param([OrderEnded("x", CANCELLED)], "cancelled, money refunded", id="cancelled"),
         pytest.param(
-            [OrderCancelled("x", RELEASED)], "already released, money returned", id="released"
+            [OrderEnded("x", REFUNDED_BY_SERVICE)], "refunded, money refunded", id="refunded"
         ),
-        pytest.param([OrderCancelled("x", TOO_LATE)], "code received, money settled", id="late"),
+        pytest.param([OrderEnded("x", TOO_LATE)], "code received, money settled", id="late"),
     ],
 )
 def test_an_event_is_told_in_one_line(events: list[Event], news: str) -> None:
@@ -131,7 +131,7 @@ def test_the_line_of_a_code_does_not_show_the_code() -> None:
 def test_what_a_status_told_is_not_told_again_by_the_end() -> None:
     row = folded(waiting(60), polled(REFUNDED))
 
-    assert fold(row, OrderCancelled(ORDER_ID, RELEASED), NOW) is row
+    assert fold(row, OrderEnded(ORDER_ID, REFUNDED_BY_SERVICE), NOW) is row
 
 
 def test_an_event_of_another_kind_changes_nothing() -> None:
@@ -157,7 +157,7 @@ def test_a_bar_stays_a_little_for_the_request_that_follows() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [polled(ARRIVED), polled(REFUNDED), OrderCancelled(ORDER_ID, CANCELLED)],
+    [polled(ARRIVED), polled(REFUNDED), OrderEnded(ORDER_ID, CANCELLED)],
     ids=["code", "refund", "cancel"],
 )
 def test_a_bar_ends_with_the_order(event: Event) -> None:
@@ -192,14 +192,14 @@ def test_where_nothing_can_be_drawn_over_there_are_lines() -> None:
     for event in (CREATED, waiting(120), Event(ORDER_ID), polled(HELD), polled(HELD)):
         shown(event)
     shown(failed(1, 1.5, order_id=None))
-    shown(OrderCancelled("short", CANCELLED))
+    shown(OrderEnded("short", CANCELLED))
 
     assert page.getvalue().splitlines() == [
         "0123…cdef: ordered",
         "0123…cdef: waiting 2:00: too young",
         "0123…cdef: money held",
         "cancel_order attempt 1 of 4 failed, next in 1.5 s: no answer",
-        "…: cancelled, money returned",
+        "…: cancelled, money refunded",
     ]
 
 
@@ -238,7 +238,7 @@ async def test_a_whole_run_is_told_without_an_order_id() -> None:
         "cancel_order attempt 1 of 4 failed, next in ",
         "cancel_order attempt 4 of 4 failed: ",
         "waiting 0:05: the service did not cancel it yet",
-        "cancelled, money returned",
+        "cancelled, money refunded",
     ]
     places = [told.index(part) for part in parts]
     assert places == sorted(places)
@@ -415,11 +415,11 @@ def test_a_wait_is_a_bar_with_the_time_left(
 def test_the_bar_is_gone_with_its_order(shown: Progress, screen: Terminal, page: Screen) -> None:
     shown(waiting(120))
     text_of(page)
-    shown(OrderCancelled(ORDER_ID, CANCELLED))
+    shown(OrderEnded(ORDER_ID, CANCELLED))
 
     assert not screen.frame()
     assert "\x1b[?25h" in page.getvalue()  # the cursor is there again
-    assert text_of(page).strip() == "0123…cdef: cancelled, money returned"
+    assert text_of(page).strip() == "0123…cdef: cancelled, money refunded"
 
 
 def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
@@ -671,9 +671,9 @@ def test_an_order_that_has_ended_has_its_last_line_and_no_bar(
     cells: Cells, in_notebook: Progress
 ) -> None:
     in_notebook(waiting(120))
-    in_notebook(OrderCancelled(ORDER_ID, CANCELLED))
+    in_notebook(OrderEnded(ORDER_ID, CANCELLED))
 
-    assert cells.plain == "0123…cdef: cancelled, money returned"
+    assert cells.plain == "0123…cdef: cancelled, money refunded"
     assert "track" not in cells.page
 
 

@@ -1,12 +1,14 @@
-"""What is run from a terminal: the command `sms4sats`; needs the extra `cli`."""
+"""The command `sms4sats`. It needs the extra `cli`."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 __all__ = ["main"]
 
-# As ends.ExitCode has them, which is not imported yet where they are needed.
+# From ends.ExitCode, which is not imported yet where they are needed.
 _USAGE = 2
 _INTERRUPTED = 130
 
@@ -21,11 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # whoever started it has closed it
+        if getattr(sys, name) is None:  # closed by the program that started this one
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that a terminal cannot show is replaced
+            stream.reconfigure(errors="replace")
     words = sys.argv[1:] if argv is None else [*argv]
     try:
-        from .app import run_command  # noqa: PLC0415 - what it needs may be missing
+        from .app import run_command  # noqa: PLC0415 - an extra may be missing
 
         return run_command(words)
     except ModuleNotFoundError as error:
@@ -34,15 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Install it with pip install 'sms4sats-async[cli]'.\n"
         )
         return _USAGE
-    except KeyboardInterrupt:  # before there was anything to interrupt
+    except KeyboardInterrupt:  # before the command began
         return _INTERRUPTED
     finally:
-        _give_up_what_nobody_takes()
+        for stream in (sys.stdout, sys.stderr):
+            _discard_if_broken(stream)
 
 
-def _give_up_what_nobody_takes() -> None:
-    """Let Python not complain of it a second time, by a traceback, when the process ends."""
+def _discard_if_broken(stream: TextIO) -> None:
+    """Discard what a broken stream still holds, or Python would fail when the process ends."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

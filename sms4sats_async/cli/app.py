@@ -14,7 +14,7 @@ from .ends import End, ExitCode, Stage, end_of, end_of_result, sentence
 from .facts import facts, result_facts, status_in_words
 from .output import Output
 from .session import Session, Stop, finish, finish_async, run
-from .times import local, moment, satoshis, span
+from .times import local, moment, printable, satoshis, span
 from .work import check_price
 from .work import resume as resume_orders
 
@@ -38,8 +38,8 @@ class _Grouped(TyperGroup):
 
 app: typer.Typer = typer.Typer(
     cls=_Grouped,
-    help="Receive a code by SMS, or send one, paid over Lightning: the code, or the money back.",
-    epilog="An API key comes from SMS4SATS_API_KEY, and is never an argument.",
+    help="Receive a code by SMS, or send a message, paid over Lightning: the code or the refund.",
+    epilog="The API key comes from SMS4SATS_API_KEY. It is never an argument.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -112,8 +112,8 @@ OrderId = Annotated[
     typer.Argument(
         metavar="ID",
         parser=_order_id,
-        help="The order's id, or its beginning if it was ordered on this machine; - reads it from "
-        "standard input.",
+        help="The order's ID, or its beginning if the journal has it; - reads it from standard "
+        "input.",
     ),
 ]
 Rental = Annotated[bool, typer.Option("--rental", help="Rent the number.")]
@@ -131,7 +131,7 @@ Timeout = Annotated[
         metavar="D",
         parser=span,
         show_default=False,
-        help="How old an order gets before its money is asked back; 5m if left out.",
+        help="How long to wait for the code before the order is cancelled; 5m if left out.",
     ),
 ]
 BaseUrl = Annotated[
@@ -166,9 +166,9 @@ def price(
         found = await session.client.get_price(country, service)
         session.out.show(facts(found))
         if country is not None and found.computed is None:
-            session.out.note("What a code costs there is told for a country and a service.")
+            session.out.note("Name a service too for the price of a code in that country.")
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 @app.command(rich_help_panel=_PRICES)
@@ -179,7 +179,7 @@ def countries(*, base_url: BaseUrl = None, json: Json = False) -> None:
         found = await session.client.get_countries()
         session.out.table([*map(facts, found)], ["id", "name", "visible", "rentable"])
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 @app.command(rich_help_panel=_PRICES)
@@ -190,7 +190,7 @@ def services(country: Country, *, base_url: BaseUrl = None, json: Json = False) 
         found = await session.client.get_services(country)
         session.out.table([*map(facts, found)], ["code", "name", "count"])
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -217,13 +217,13 @@ def code(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Order a number, show the invoice, and print the code; without one, get the money back.
+    """Order a number, show the invoice, and print the code; without a code, cancel for a refund.
 
     Standard output has the code alone, or nothing.
     """
     if max_price is not None and immediate:
-        problem = "--max-price looks at the invoice, and --immediate pays without one."
-        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
+        problem = "--max-price checks the invoice, and --immediate pays without one."
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one of them."))
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
@@ -240,7 +240,7 @@ def code(
         session.out.order(made, on_the_way=True)
         result = await session.client.code_or_refund(made, timeout=timeout)
         if json or result.code is not None:
-            session.out.show(result_facts(result), result.code)
+            session.out.show(result_facts(result), result.code and printable(result.code))
         else:
             session.out.note(end_of_result(result).message)
 
@@ -259,7 +259,7 @@ def order(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Order a number and show the invoice; the rest is left to other commands."""
+    """Order a number and show the invoice. `resume` and `cancel` do the rest."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
@@ -274,8 +274,8 @@ def order(
             )
         )
         session.out.note(
-            "What is paid is held, and spent when the code comes. `sms4sats resume` waits for the "
-            "code, `sms4sats cancel` gets the money back."
+            "What you pay is held, and settles when the code arrives. `sms4sats resume` waits for "
+            "the code, and `sms4sats cancel` cancels the order for a refund."
         )
 
     run(work, base_url=base_url, json=json)
@@ -304,7 +304,7 @@ def send(
             )
         )
         session.out.note(
-            "What is paid is held, and spent when the message is sent. `sms4sats watch` shows that."
+            "What you pay is held, and settles when the message is sent. `sms4sats watch` shows it."
         )
 
     run(work, base_url=base_url, json=json)
@@ -312,7 +312,7 @@ def send(
 
 @app.command(rich_help_panel=_ORDERS)
 def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
-    """Show where an order stands: its money, its number, its code."""
+    """Show the status of an order: its money, its number, its code."""
 
     async def work(session: Session) -> None:
         identifier, _ = await session.find(order_id)
@@ -342,13 +342,13 @@ def cancel(
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="Wait until the service allows it and go on until it is done, or ask just now.",
+            help="Wait until the service allows it and retry, or cancel now.",
         ),
     ] = True,
     created_at: Annotated[
         datetime | None,
         typer.Option(
-            metavar="T", parser=moment, help="When it was ordered, such as 2026-11-23T14:03:00Z."
+            metavar="T", parser=moment, help="When it was created, such as 2026-11-23T14:03:00Z."
         ),
     ] = None,
     age: Annotated[
@@ -358,12 +358,14 @@ def cancel(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Get the money of an order back, unless its code comes first."""
+    """Cancel an order for a refund, unless its code arrives first."""
     if created_at is not None and age is not None:
-        raise Stop(End(ExitCode.USAGE, "--created-at and --age say the same.", "Give one of them."))
+        raise Stop(
+            End(ExitCode.USAGE, "--created-at and --age mean the same.", "Give one of them.")
+        )
     if not wait and (created_at is not None or age is not None):
         problem = "--created-at and --age shorten a wait, and --no-wait does not wait."
-        raise Stop(End(ExitCode.USAGE, problem, "Leave out one or the other."))
+        raise Stop(End(ExitCode.USAGE, problem, "Leave out one of them."))
 
     async def work(session: Session) -> None:
         identifier, entry = await session.find(order_id)
@@ -376,8 +378,8 @@ def cancel(
         else:
             if since is None:
                 session.out.note(
-                    "How old the order is, is not known, so its two minutes count from now; --age "
-                    "or --created-at can shorten that."
+                    "The age of the order is unknown, so the two minutes count from now. --age or "
+                    "--created-at can shorten that."
                 )
             result = await session.client.cancel_order_when_allowed(identifier, created_at=since)
         session.out.show(result_facts(result), end_of_result(result).message)
@@ -405,7 +407,7 @@ def pending(*, json: Json = False) -> None:
 def resume(
     order_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", parser=_order_id, help="All that are pending if left out."),
+        typer.Argument(metavar="ID", parser=_order_id, help="All pending orders if left out."),
     ] = None,
     *,
     timeout: Annotated[
@@ -420,7 +422,7 @@ def resume(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Go on with an order, or with all that are pending: the code, or the money back."""
+    """Resume an order, or all that are pending: the code or the refund."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.RESUMING
@@ -459,19 +461,19 @@ def balance(*, base_url: BaseUrl = None, json: Json = False) -> None:
     async def work(session: Session) -> None:
         session.out.show({"balance": await session.client.get_balance()})
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 @app.command(rich_help_panel=_PREPAID)
 def history(*, base_url: BaseUrl = None, json: Json = False) -> None:
-    """List how the balance of the API key was filled."""
+    """List how the balance of the API key was funded."""
 
     async def work(session: Session) -> None:
         found = await session.client.get_history()
         session.out.table([*map(facts, found.entries)], ["created_at", "amount", "description"])
-        session.out.note(f"{found.total_amount:,} sat in all.")
+        session.out.note(f"{found.total_amount:,} sat in total.")
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 @app.command(rich_help_panel=_PREPAID)
@@ -483,14 +485,14 @@ def fund(
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Show an invoice that fills the balance of the API key."""
+    """Show an invoice that adds to the balance of the API key."""
 
     async def work(session: Session) -> None:
         session.stage = Stage.ORDERING
         session.out.order(await session.client.fund(amount))
         session.out.note("Once it is paid, `sms4sats balance` shows it.")
 
-    run(work, base_url=base_url, json=json)
+    run(work, base_url=base_url, json=json, journal=False)
 
 
 # --- on this machine ------------------------------------------------------------------------------
@@ -524,7 +526,7 @@ def simulator(context: typer.Context, *, json: Json = False) -> None:
 
 @app.command(rich_help_panel=_HERE)
 def demo(*, json: Json = False) -> None:
-    """Watch an order be made, paid and cancelled on a simulator, in a quarter of a minute."""
+    """Show an order on a simulator: created, paid and cancelled, in a quarter of a minute."""
     # Slow to import, and needed here alone.
     from rich.console import Console  # noqa: PLC0415
 

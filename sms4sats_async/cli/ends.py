@@ -22,7 +22,7 @@ from sms4sats_async import (
     Sms4SatsError,
 )
 
-from .times import local
+from .times import local, printable
 
 
 class ExitCode(enum.IntEnum):
@@ -196,7 +196,7 @@ _ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4}
 def end_of_result(result: OrderResult) -> End:
     """Return how a command ends whose order has ended."""
     assert result.outcome is not None  # noqa: S101 - the library raises instead
-    return End(ExitCode.DONE, RESULTS[result.outcome].format(result.code))
+    return End(ExitCode.DONE, RESULTS[result.outcome].format(printable(result.code or "")))
 
 
 def end_of(error: BaseException) -> End:

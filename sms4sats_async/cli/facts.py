@@ -10,7 +10,7 @@ import attrs
 
 from sms4sats_async import InvalidArgumentError, Invoice, Order, OrderResult, OrderStatus
 
-from .times import local
+from .times import local, printable
 
 # The API key itself, a proof of payment, the raw answer that has both again; and the journal's own
 # data.
@@ -97,8 +97,7 @@ def in_words(fact: object, name: str = "") -> str:
         case enum.Enum():
             return str(fact.value)
         case _:
-            # Foreign text could move the cursor, or colour what follows.
-            return "".join(letter if letter.isprintable() else "�" for letter in str(fact))
+            return printable(str(fact))
 
 
 def described(known: Mapping[str, object]) -> Iterator[tuple[str, str]]:

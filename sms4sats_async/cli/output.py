@@ -81,17 +81,15 @@ class Output:
             if _can_draw(stream):
                 self._qr(order.invoice, stream)
             if known["amount_sat"] is None:
-                self.note(
-                    "The invoice names no amount that can be read: look at it in your wallet."
-                )
+                self.note("The invoice has no readable amount. Check it in your wallet.")
         _say(_in_lines(known), stream)
 
     def note(self, text: str) -> None:
-        """Tell something that is no result."""
+        """Print a note on standard error."""
         _say(_wrapped(text), sys.stderr)
 
     def end(self, end: End, order_id: str | None = None) -> None:
-        """Tell what failed: the command, or what it did for one of many orders."""
+        """Print why the command failed, or its work for one of many orders."""
         if self.json:
             known = {"error": end.message, "next_step": end.next_step, "exit_code": end.code}
             self.show(known if order_id is None else known | {"order_id": order_id})
@@ -112,30 +110,28 @@ class Output:
             return
         _say("\n".join(drawn), stream)
         if lines <= len(drawn):
-            self.note(f"The QR code has {len(drawn)} lines; make the terminal higher to scan it.")
+            self.note(f"The QR code has {len(drawn)} lines. Make the terminal higher to scan it.")
 
 
 def _cell(fact: object, name: str) -> str:
-    """Return a fact in the room of a column."""
+    """Return a value for a cell of a table."""
     if isinstance(fact, datetime):
         return local(fact)[:_WHOLE_SECONDS]
     return in_words(_short(fact, name), name)
 
 
 def _short(fact: object, name: str) -> object:
-    """Return a fact without what is only shown once: commands take this form of an id too."""
+    """Return a value in its short form; commands accept this form of an ID too."""
     return shortened(fact) if name == "order_id" and isinstance(fact, str) else fact
 
 
 def _say(text: str, stream: TextIO) -> None:
-    # An encoding without a letter of a name, or of ours, must not cost anybody an order's id.
-    encoding = stream.encoding or "utf-8"
-    stream.write(f"{text}\n".encode(encoding, "replace").decode(encoding))
-    stream.flush()  # whoever reads a pipe acts on each line
+    stream.write(f"{text}\n")
+    stream.flush()  # a program may act on each line
 
 
 def _can_draw(stream: TextIO) -> bool:
-    """Tell whether somebody looks, at a terminal that has colours and blocks."""
+    """Return whether the stream is a terminal with colours and block characters."""
     try:
         "▀▄".encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -144,7 +140,7 @@ def _can_draw(stream: TextIO) -> bool:
 
 
 def _size(stream: TextIO) -> tuple[int, int]:
-    """Return the columns and lines of a terminal, 80 by 24 where it does not know."""
+    """Return the columns and lines of a terminal; 80 by 24 if they are unknown."""
     columns, lines = os.get_terminal_size(stream.fileno())
     return columns or 80, lines or 24
 
@@ -156,7 +152,7 @@ def _in_lines(known: Mapping[str, object]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Return a text that breaks between words, if somebody looks at it."""
+    """Return a text that breaks between words, for a terminal."""
     if not sys.stderr.isatty():
         return text
     columns, _ = _size(sys.stderr)

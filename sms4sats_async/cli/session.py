@@ -1,10 +1,10 @@
-"""One run of a command: its client, its clock, its journal, its signals, and how it ends."""
+"""One run of a command: its client, its journal, its signals, and its end."""
 
 import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,6 @@ import platformdirs
 import typer
 
 from sms4sats_async import (
-    AttemptFailed,
     Clock,
     Event,
     JournalEntry,
@@ -27,6 +26,7 @@ from sms4sats_async import (
     Sms4SatsClient,
     SqliteJournal,
     StatusPolled,
+    Waiting,
 )
 from sms4sats_async.progress import Progress
 
@@ -46,8 +46,8 @@ CLOCK: Clock | None = None
 """The clock of every command; None is the client's own. No option changes it, but a test does."""
 
 
-class Stop(Exception):  # noqa: N818 - no error: the command has come to this end
-    """The command ends here.
+class Stop(Exception):  # noqa: N818 - the end of the command, not always an error
+    """Ends the command.
 
     Attributes:
         end: How.
@@ -63,11 +63,11 @@ class Session:
     """What a command works with.
 
     Attributes:
-        out: What it prints.
-        stage: What it is at, for somebody who interrupts it.
+        out: The output.
+        stage: What the command does at the moment, for the message of an interruption.
         client: The client, while the command runs.
-        journal: Where orders are written down, while the command runs.
-        ordered_at: When its order was made, if that is known.
+        journal: The journal, while the command runs.
+        ordered_at: When the command's order was created, if that is known.
     """
 
     out: Output
@@ -75,20 +75,23 @@ class Session:
     client: Sms4SatsClient = attrs.field(init=False)
     journal: SqliteJournal = attrs.field(init=False)
     ordered_at: datetime | None = None
+    _waits_until: float = 0.0
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
     _journal_has_failed: bool = False
     _progress: Progress | None = None
 
-    def tell(self, event: Event) -> None:
-        """Show what the client tells, and remember what an interruption would mean."""
+    def show(self, event: Event) -> None:
+        """Show an event, and keep what an interruption would mean."""
         match event:
             case OrderCreated(order=order):
                 self.stage, self.ordered_at = Stage.WAITING, order.created_at
-            case AttemptFailed(operation="cancel_order") if self.stage is Stage.WAITING:
-                self.stage = Stage.CANCELLING
+            case Waiting(until=until):
+                self._waits_until = until.timestamp()
+                if self.stage is Stage.CANCELLING:
+                    self.stage = Stage.WAITING
             case JournalFailed(error=error) if not self._journal_has_failed:
                 self._journal_has_failed = True
-                self.out.note(f"What becomes of the order is not written down: {error.problem}.")
+                self.out.note(f"The journal does not record how the order ends: {error.problem}.")
             case StatusPolled() if self.stage is Stage.READING:
                 return  # a result, and no progress
             case StatusPolled(status=status) if self.out.json:
@@ -100,7 +103,7 @@ class Session:
         self._progress(event)
 
     def _show_once(self, status: OrderStatus) -> None:
-        """Show a status in JSON if it is new: whoever waits for a code needs the number first."""
+        """Show a new status in JSON: you need the number before the code."""
         known = (status.state, status.number)
         if self._last_seen.get(status.order_id) != known:
             self._last_seen[status.order_id] = known
@@ -112,22 +115,26 @@ class Session:
 
     def interrupted(self) -> End:
         """Return what an interruption now means."""
-        return interrupted(self.stage, self.ordered_at)
+        stage = self.stage
+        # When the wait is over, a cancel is sent.
+        if stage is Stage.WAITING and 0 < self._waits_until <= self.client.clock.now():
+            stage = Stage.CANCELLING
+        return interrupted(stage, self.ordered_at)
 
     def close(self) -> None:
-        """Take away what shows the progress."""
+        """Remove the progress display."""
         if self._progress is not None:
             self._progress.close()
 
     async def find(self, name: str) -> tuple[str, JournalEntry | None]:
-        """Return the id of the order that is meant, and what the journal holds of it.
+        """Return the ID of an order, and its entry in the journal.
 
         Args:
-            name: The id; of an order in the journal its beginning will do, or the form in which it
-                is shown, such as `0123…cdef`.
+            name: The ID. For an order in the journal also the beginning of its ID, of at least four
+                characters, or the shown form, such as `0123…cdef`.
 
         Raises:
-            Stop: Several orders may be meant, or the one that is meant is not in the journal.
+            Stop: The name is too short, several orders have it, or the journal does not have it.
         """
         beginning, shortened, end = name.partition(_SHORTENED)
         try:
@@ -135,14 +142,16 @@ class Session:
             if entry is not None:
                 return name, entry
             if len(name) < _SHORTEST_NAME:
-                return self._as_typed(name), None
+                problem = f"{name} is too short for an order ID: type at least four characters."
+                next_step = "`sms4sats pending` lists the open orders. Nothing was sent."
+                raise Stop(End(ExitCode.USAGE, problem, next_step))
             entries = [
                 entry
                 for entry in await self.journal.history()
                 if (entry.order_id or "").startswith(beginning)
                 and (entry.order_id or "").endswith(end)
             ]
-        except JournalError:  # whatever is done for the order is done without a journal too
+        except JournalError:  # the command works without a journal too
             return self._as_typed(name), None
         match entries:
             case [JournalEntry(order_id=str(order_id)) as entry]:
@@ -155,32 +164,47 @@ class Session:
                 raise Stop(End(ExitCode.USAGE, problem, next_step))
 
     def _as_typed(self, name: str) -> str:
-        """Return a name that is taken for an id; a slip of the finger looks like a lost one."""
+        """Return a name that is used as an ID, with a note if it may be a typing error."""
         if len(name) < _WHOLE_NAME:
-            self.out.note(
-                "The journal has no order whose id begins so (with four characters or more), so "
-                "what was typed is taken for a whole id."
-            )
+            self.out.note("The journal has no order with this ID, so it is used as a whole ID.")
         return name
 
 
-def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, json: bool) -> None:
-    """Do a command's work with a client; raise `typer.Exit` if it does not come to its end."""
+def run(
+    work: Callable[[Session], Awaitable[object]],
+    *,
+    base_url: str | None,
+    json: bool,
+    journal: bool = True,
+) -> None:
+    """Do a command's work with a client.
+
+    Args:
+        work: The work.
+        base_url: The service root, if it was given.
+        json: Whether to print JSON.
+        journal: Whether the command needs a journal.
+
+    Raises:
+        typer.Exit: The work failed; the reason was shown.
+    """
 
     async def work_with_a_client(session: Session) -> None:
-        async with (
-            SqliteJournal(_journal_path()) as session.journal,
-            Sms4SatsClient(
+        async with AsyncExitStack() as stack:
+            if journal:
+                session.journal = SqliteJournal(_journal_path())
+                await stack.enter_async_context(session.journal)
+            session.client = Sms4SatsClient(
                 base_url=base_url,
                 clock=CLOCK,
-                on_event=session.tell,
-                journal=session.journal,
-            ) as session.client,
-        ):
+                on_event=session.show,
+                journal=session.journal if journal else None,
+            )
+            await stack.enter_async_context(session.client)
             try:
                 await work(session)
             except JournalError as error:
-                if error.order is not None:  # it is not written down, so it is shown
+                if error.order is not None:  # the journal does not have it, so show it
                     session.out.order(error.order)
                 raise
 
@@ -188,15 +212,15 @@ def run(work: Callable[[Session], Awaitable[object]], *, base_url: str | None, j
 
 
 def finish_async(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
-    """Do a job that needs an event loop, and tell how it ended if that is not well."""
+    """Do a job in an event loop, and show why it failed if it does."""
     finish(lambda session: anyio.run(_until_interrupted, work, session), json=json)
 
 
 def finish(job: Callable[[Session], object], *, json: bool) -> None:
-    """Do a job, and tell how it ended if that is not well.
+    """Do a job, and show why it failed if it does.
 
     Raises:
-        typer.Exit: It did not come to its end; what happened has been told.
+        typer.Exit: It failed; the reason was shown.
     """
     session = Session(Output(json))
     try:
@@ -206,27 +230,42 @@ def finish(job: Callable[[Session], object], *, json: bool) -> None:
         raise
     except Stop as stop:
         end = stop.end
-    except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
+    except (KeyboardInterrupt, BrokenPipeError):  # the reader of the output may be gone
         end = session.interrupted()
-    except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
+    except Exception as error:  # noqa: BLE001 - a traceback does not help a user of the command
         end = end_of(error)
     else:
         return
     finally:
-        session.close()
+        with suppress(OSError):  # the reader of the progress may be gone
+            session.close()
     try:
         session.out.end(end)
-    except OSError:  # nobody takes the JSON, so it is told to whoever looks
-        Output(json=False).end(end)
+    except OSError:  # standard output is broken, so use standard error
+        with suppress(OSError):
+            Output(json=False).end(end)
     raise typer.Exit(end.code)
 
 
 def _journal_path() -> Path:
-    """Return where the journal is, in a folder that is made for its owner alone."""
+    """Return the path of the journal, in a folder that only its owner can read.
+
+    Raises:
+        Stop: There is no home directory, and no file is named.
+    """
     named = os.environ.get("SMS4SATS_JOURNAL")
-    folder = platformdirs.user_data_path("sms4sats", appauthor=False)
-    path = Path(named).expanduser() if named else folder / "orders.sqlite"
-    with suppress(OSError):  # the journal itself says what is wrong, as soon as it is needed
+    try:
+        if named:
+            path = Path(named).expanduser()
+        else:
+            path = platformdirs.user_data_path("sms4sats", appauthor=False) / "orders.sqlite"
+            if not path.is_absolute():
+                raise RuntimeError("there is no home directory")  # noqa: TRY301
+    except RuntimeError as error:
+        problem = f"The journal's folder is unknown: {error}."
+        next_step = "Name a file in SMS4SATS_JOURNAL. Nothing was sent."
+        raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
+    with suppress(OSError):  # the journal reports the problem when it is used
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -236,12 +275,12 @@ async def _until_interrupted(
 ) -> None:
     """Do the work until Ctrl-C or SIGTERM cancels its task, which cleans up.
 
-    A signal waits for the end of a step: an exception in the midst of one can leave anyio's scopes
-    in disorder, and then the way out waits as if nobody had asked it to end. A second signal
-    cancels what a shield kept from the first; only asyncio can do that.
+    A signal takes effect between two steps. An exception inside of a step can leave anyio's scopes
+    inconsistent, and the command would not end. A second signal also cancels what a shield protects
+    from the first one; only asyncio can do that.
 
     Raises:
-        Stop: It was interrupted.
+        Stop: The work was interrupted.
     """
     import asyncio  # noqa: PLC0415 - a loop has loaded it, and `--help` needs none
 
@@ -250,7 +289,7 @@ async def _until_interrupted(
     for number in (signal.SIGINT, signal.SIGTERM):
         # A job in a script's background ignores Ctrl-C.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            with suppress(NotImplementedError):  # on Windows; there Python's own way stands
+            with suppress(NotImplementedError):  # on Windows, where Python's own handling stays
                 loop.add_signal_handler(number, task.cancel)
     try:
         await work(session)
@@ -260,7 +299,7 @@ async def _until_interrupted(
 
 @contextmanager
 def _termination_as_interrupt() -> Generator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, and leave both signals as they were."""
+    """Let SIGTERM end the work as Ctrl-C does, and restore both handlers afterwards."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -276,7 +315,7 @@ def _termination_as_interrupt() -> Generator[None]:
 
 @contextmanager
 def _silent_log() -> Generator[None]:
-    """Keep the library's warnings from standard error: a command says the same in its own words."""
+    """Keep the library's log off standard error: the command has its own messages."""
     log, handler = logging.getLogger("sms4sats_async"), logging.NullHandler()
     log.addHandler(handler)
     try:

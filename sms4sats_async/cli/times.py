@@ -18,6 +18,11 @@ def local(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
+def printable(text: str) -> str:
+    """Return a foreign text on one line, without control characters that move the cursor."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
 def span(text: str | timedelta) -> timedelta:
     """Return the time span that was typed, such as `90s`, `3m`, `2m30s` or `1h`.
 

@@ -1,4 +1,4 @@
-"""The pure part: events, folded into one row for each order, and the words for what is shown."""
+"""Events, folded into one row for each order, and the words for them. Pure functions."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def fold(row: Row, event: Event, now: float) -> Row:
             elif attempt < attempts:
                 news = f"{news}, no further attempt"
             news = f"{news}: {_printable(event.error.problem)}"
-            # While a service is down, each lost look at the status fails alike: that is told once.
+            # While a service is down, each lost poll fails alike, so only the first is shown.
             return row.say("" if news == row.told else news, now)
         case StatusPolled(status=status):
             state = _state(status)
@@ -142,8 +142,8 @@ def _printable(text: str) -> str:
 
 
 def whole_seconds(seconds: float) -> int:
-    """Return whole seconds, rounded up from a millisecond on: a datetime has but microseconds."""
-    return math.ceil(round(seconds, 3))
+    """Return whole seconds, rounded up. Less than a hundredth is the difference of two clocks."""
+    return math.ceil(round(seconds, 2))
 
 
 def minutes(seconds: float) -> str:
