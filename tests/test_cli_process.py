@@ -115,7 +115,7 @@ def test_a_shell_sees_no_code_where_the_money_is_back(service: Simulator) -> Non
     code, out, err = run(*FAST, "code", "187", "tg")
 
     assert (code, out) == (0, "")
-    assert err.endswith("what was paid is back with the payer, or on its way.\n")
+    assert err.endswith("The order is cancelled. The service refunds what was paid.\n")
     assert service.held_orders() == []
 
 
@@ -128,13 +128,13 @@ def test_a_signal_during_cancel_says_what_happens_to_the_money(
     order_id = service.orders[0].order_id
 
     with started(*MODULE, "cancel", order_id) as process:
-        read_until(process, "the service cancels no order younger than this")
+        read_until(process, "the service does not cancel younger orders")
         process.send_signal(sign)
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (130, "")
-    assert "Interrupted: no cancel is under way, so the order stands, and what was paid" in err
-    assert re.search(r"gives the money back by itself at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", err)
+    assert "Interrupted. The order is open. What was paid for it is held." in err
+    assert re.search(r"refunds the order automatically at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", err)
     assert "Traceback" not in err
     assert service.count("/cancelorder") == 0
 
@@ -163,13 +163,58 @@ def test_a_second_signal_ends_it_and_what_stands_is_told(
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (130, "")
-    assert "Interrupted: the order stands, and what was paid for it is held." in err
+    assert "Interrupted. The order is open. What was paid for it is held." in err
     assert "Traceback" not in err
 
 
 @pytest.mark.usefixtures("service")
-def test_nobody_reads_the_output() -> None:
-    """The end is told once, and Python adds nothing when it ends."""
+def test_readers_of_both_streams_that_are_gone_are_an_interruption() -> None:
+    with started(*MODULE, "order", "187", "tg") as process:
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+        process.wait(timeout=30)
+
+    assert process.returncode == 130
+
+
+def test_a_code_is_printed_although_the_reader_of_the_progress_is_gone(service: Simulator) -> None:
+    with started(*FAST, "code", "187", "tg") as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.stdout is not None
+        out = process.stdout.read()
+        process.wait(timeout=30)
+
+    assert service.orders
+    assert (process.returncode, out) == (0, "012345\n")
+
+
+def test_a_named_journal_needs_no_home_directory(
+    service: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("SMS4SATS_JOURNAL", str(tmp_path / "o.sqlite"))
+
+    code, _, err = run(*MODULE, "pending")
+
+    assert service.requests == []
+    assert (code, err) == (0, "No order is pending.\n")
+
+
+@pytest.mark.usefixtures("service")
+def test_an_unknown_home_directory_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMS4SATS_JOURNAL", "~no-such-user/j")
+
+    pending, price = run(*MODULE, "pending"), run(*MODULE, "price")
+
+    assert pending[0] == 2
+    assert "Name a file in SMS4SATS_JOURNAL. Nothing was sent." in pending[2]
+    assert price[0] == 0
+
+
+@pytest.mark.usefixtures("service")
+def test_a_reader_that_is_gone_is_an_interruption() -> None:
     with started(*MODULE, "order", "187", "tg") as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -178,7 +223,7 @@ def test_nobody_reads_the_output() -> None:
         process.wait(timeout=30)
 
     assert process.returncode == 130
-    assert "Interrupted: the order stands" in err
+    assert "Interrupted. The order is open." in err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
 

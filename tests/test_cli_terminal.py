@@ -26,7 +26,7 @@ import attrs
 import pytest
 import zxingcpp
 
-from sms4sats_async import Invoice
+from sms4sats_async import Country, Invoice, Sms4SatsClient
 from sms4sats_async.cli import main, session
 from sms4sats_async.cli.qr import draw
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
@@ -250,7 +250,7 @@ def test_a_code_that_is_too_high_says_so(desk: Desk) -> None:
     text = desk("order", "187", "tg", lines=20).text
 
     assert "▀" in text
-    assert "The QR code has 31 lines; make the terminal higher to scan it." in text
+    assert "The QR code has 31 lines. Make the terminal higher to scan it." in text
 
 
 def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
@@ -274,6 +274,23 @@ def test_a_letter_that_the_terminal_does_not_have_is_a_question_mark(desk: Desk)
 
     assert seen.code == 0
     assert f"{order_id[:4]}?{order_id[-4:]}" in seen.text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_a_table_on_a_terminal_without_its_letters_has_question_marks(
+    desk: Desk, encoding: str
+) -> None:
+    async def get_countries(_client: Sms4SatsClient) -> list[Country]:
+        return [Country(7, "Россия")]
+
+    desk("order", "187", "tg")
+    desk.monkeypatch.setattr(Sms4SatsClient, "get_countries", get_countries)
+
+    countries = desk("countries", encoding=encoding)
+
+    assert desk("pending", encoding=encoding).code == 0
+    assert countries.code == 0
+    assert "??????" in countries.text
 
 
 def test_a_terminal_that_does_not_know_its_size_is_80_by_24(desk: Desk) -> None:
@@ -390,9 +407,9 @@ def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
     text = desk("cancel", order.order_id).text
 
     assert "2:00 left" in text
-    assert "the service cancels no order younger than this" in text
+    assert "the service does not cancel younger orders" in text
     assert "attempt 1 of 4 failed, next in" in text
-    assert text.rstrip().endswith("what was paid is back with the payer, or on its way.")
+    assert text.rstrip().endswith("The service refunds what was paid.")
 
 
 def test_the_code_goes_into_the_pipe_and_the_invoice_to_the_terminal(desk: Desk) -> None:

@@ -1,11 +1,13 @@
 """Moments, time spans and amounts as people type them at the command `sms4sats`."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import typer
 
-from sms4sats_async.cli.times import moment, satoshis, span
+from sms4sats_async.cli.times import local, moment, satoshis, span
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,23 @@ def test_an_amount_is_read_as_people_write_it(text: str, amount: int) -> None:
 def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="write it like 1500"):
         satoshis(text)
+
+
+@pytest.fixture
+def _tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local time is nine hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_tokyo")
+def test_a_time_is_shown_in_the_local_zone() -> None:
+    assert local(datetime(2026, 11, 23, 14, tzinfo=UTC)) == "2026-11-23 23:00:00+09:00"
+
+
+@pytest.mark.usefixtures("_tokyo")
+def test_a_time_beyond_the_local_calendar_is_shown_in_utc() -> None:
+    assert local(datetime.max.replace(tzinfo=UTC)) == "9999-12-31 23:59:59+00:00"

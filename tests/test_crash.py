@@ -22,7 +22,7 @@ import anyio.from_thread
 import pytest
 
 from sms4sats_async import CancelOutcome, JournalEntry, SqliteJournal
-from sms4sats_async.simulator import Behaviour, Fault, Holder, StateError, Simulator
+from sms4sats_async.simulator import Behaviour, Fault, Holder, Simulator, StateError
 from tests.crash_bot import SharedClock
 
 SPEED = 200.0

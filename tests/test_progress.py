@@ -231,13 +231,13 @@ async def test_a_whole_run_is_told_without_an_order_id() -> None:
     told = page.getvalue()
     parts = [
         "ordered",
-        "waiting 2:00: the service cancels no order younger than this",
         "unpaid, money with the payer",
+        "waiting 2:00: the service does not cancel younger orders",
         "money held",
         "number +1555",
         "cancel_order attempt 1 of 4 failed, next in ",
         "cancel_order attempt 4 of 4 failed: ",
-        "waiting 0:05: the service did not cancel it yet",
+        "waiting 0:05: the service has not cancelled the order yet",
         "cancelled, money refunded",
     ]
     places = [told.index(part) for part in parts]

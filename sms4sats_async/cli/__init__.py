@@ -4,7 +4,8 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+
+from .streams import discard
 
 __all__ = ["main"]
 
@@ -43,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     finally:
         for stream in (sys.stdout, sys.stderr):
-            _discard_if_broken(stream)
-
-
-def _discard_if_broken(stream: TextIO) -> None:
-    """Discard what a broken stream still holds, or Python would fail when the process ends."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            try:
+                stream.flush()
+            except OSError:  # or Python would fail to flush it when the process ends
+                discard(stream)

@@ -13,6 +13,7 @@ from sms4sats_async import Order
 
 from .ends import End, ExitCode
 from .facts import described, in_json, in_words, order_facts, shortened
+from .streams import discard
 from .times import local
 
 _WHOLE_SECONDS: Final = len("2026-11-23 14:03:00")
@@ -126,8 +127,14 @@ def _short(fact: object, name: str) -> object:
 
 
 def _say(text: str, stream: TextIO) -> None:
-    stream.write(f"{text}\n")
-    stream.flush()  # a program may act on each line
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()  # a program may act on each line
+    except BrokenPipeError:
+        if stream is not sys.stderr:
+            raise
+        # The reader of the notes is gone. The command goes on, because its result still counts.
+        discard(stream)
 
 
 def _can_draw(stream: TextIO) -> bool:
