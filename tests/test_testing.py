@@ -22,7 +22,7 @@ from tests.test_public_api import in_a_fresh_python
 pytest_plugins = ["pytester"]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "testing.md"
-BOT, *TESTS = [
+BLOCKS = [
     block
     for block in blocks_of("docs/testing.md", PAGE.read_text("utf-8"))
     if block.language in PYTHON
@@ -133,19 +133,21 @@ def test_fixtures_work_with_every_async_test_runner(
     run(pytester, source, "-o", f"asyncio_mode={mode}").assert_outcomes(passed=passed)
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=f"line-{block.line}") for block in TESTS])
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=f"line-{block.line}") for block in BLOCKS]
+)
 def test_every_test_in_the_documentation_passes(pytester: pytest.Pytester, block: Block) -> None:
-    run(pytester, f"{BOT.code}\n{block.code}").assert_outcomes(passed=2)
+    run(pytester, block.code).assert_outcomes(passed=2)
 
 
 def test_all_tests_in_the_documentation_pass_in_one_file(pytester: pytest.Pytester) -> None:
-    source = "\n".join(block.code for block in (BOT, *TESTS))
+    source = "\n".join(block.code for block in BLOCKS)
 
-    run(pytester, source).assert_outcomes(passed=2 * len(TESTS))
+    run(pytester, source).assert_outcomes(passed=2 * len(BLOCKS))
 
 
 def test_overriding_the_clock_changes_simulator_and_client(pytester: pytest.Pytester) -> None:
-    *_, manual = [block.code for block in TESTS if ".autojump = False" in block.code]
+    *_, manual = [block.code for block in BLOCKS if ".autojump = False" in block.code]
     source = manual.replace("    sms4sats_clock.autojump = False\n", "")
     own = (
         "from sms4sats_async.simulator import ManualClock\n"
@@ -178,7 +180,7 @@ async def test_cancel_waits_two_minutes_of_the_clock(
 def test_documentation_names_the_start_of_the_clock(sms4sats_clock: ManualClock) -> None:
     start = datetime.fromtimestamp(sms4sats_clock.now(), UTC)
 
-    assert f"it begins in {start:%B %Y}" in PAGE.read_text("utf-8")
+    assert f"It begins in {start:%B %Y}" in PAGE.read_text("utf-8")
 
 
 @pytest.mark.anyio
@@ -302,10 +304,17 @@ def test_failure_masks_each_order_id(sms4sats_simulator: Simulator) -> None:
 
 
 def test_failure_looks_as_in_the_documentation(pytester: pytest.Pytester) -> None:
-    bot = BOT.code.replace("await client.cancel_order_when_allowed(order)", "pass")
-    assert bot != BOT.code
+    careless = """
+    with pytest.raises(TimeoutError):
+        await client.wait_for_code(order, timeout=300)
+    return OrderResult(order.order_id, OrderOutcome.CANCELLED)
+"""
+    bot = BLOCKS[0].code.replace(
+        "    return await client.code_or_refund(order, timeout=300)\n", careless
+    )
+    bot = bot.replace("import OrderResult", "import OrderOutcome, OrderResult")
 
-    failed = run(pytester, f"{bot}\n{TESTS[0].code}")
+    failed = run(pytester, bot)
 
     failed.assert_outcomes(failed=2)
     (shown,) = (
