@@ -54,6 +54,7 @@ torture: $(VENV)/.dev ## Kill a bot 200 times, and count what became of the mone
 	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
 
 docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
+	@$(PY) tools/draw_demo.py
 	@$(PY) tools/draw_states.py
 	@$(PY) tools/draw_sequence.py
 	@$(SPHINX)

@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages: `make docs`. Nothing is fetched, and every warning is an error."""
+"""Settings of Sphinx for `make docs`. Nothing is fetched, and every warning is an error."""
 
 import ast
 import inspect
@@ -58,11 +58,11 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_attr_annotations = True
 
-# Of any other class it is nobody's business how it is made: the library does it.
+# The library makes objects of all other classes, so their signatures are not shown.
 MADE_BY_USERS = {
     sms4sats_async.Sms4SatsClient,
     sms4sats_async.RetryPolicy,
-    sms4sats_async.CancelScheduler,
+    sms4sats_async.OrderScheduler,
     sms4sats_async.MemoryJournal,
     sms4sats_async.SqliteJournal,
     progress.Progress,
@@ -73,8 +73,8 @@ MADE_BY_USERS = {
 }
 
 
-# Where a name between backticks is looked for, first to last.
-DOORS = (
+# Where to find a name between backticks, first to last.
+NAMESPACES = (
     "sms4sats_async",
     "sms4sats_async.Sms4SatsClient",
     "sms4sats_async.progress",
@@ -84,9 +84,9 @@ DOORS = (
 
 
 class Docstring(GoogleDocstring):
-    """A docstring that names no types, since the annotations do.
+    """A docstring without types, since the annotations have them.
 
-    A colon in its text is a colon therefore; napoleon would take what stands before it for a type.
+    A colon in its text is therefore a colon; napoleon would read what precedes it as a type.
     """
 
     def _consume_returns_section(
@@ -108,7 +108,7 @@ class Docstring(GoogleDocstring):
 
 
 def made_with(kind: type[attrs.AttrsInstance]) -> str:
-    """Return the arguments of a class that attrs has made, and so has no source to read."""
+    """Return the arguments of an attrs class, whose `__init__` has no source to read."""
     fields = attrs.fields(kind)
     star = ["*"] if any(field.kw_only for field in fields) else []
     return f"({', '.join([*star, *(f'{field.name}={field.default!r}' for field in fields)])})"
@@ -123,7 +123,7 @@ def show_signature(
     arguments: str | None,
     _returned: str | None,
 ) -> tuple[str, str | None] | None:
-    """Show how a class is made only where a user makes it, and what a call returns."""
+    """Show the arguments of a class only if users make it, and what a call returns."""
     if not arguments:
         return None
     if isinstance(thing, type):
@@ -135,7 +135,7 @@ def show_signature(
 
 
 def drop_return_type(_app: Sphinx, _domain: str, _kind: str, content: nodes.Element) -> None:
-    """Take away what stands in the signature already."""
+    """Remove the return type, which is in the signature already."""
     for field in list(content.findall(nodes.field)):
         if field[0].astext() == "rtype":
             field.parent.remove(field)
@@ -144,19 +144,19 @@ def drop_return_type(_app: Sphinx, _domain: str, _kind: str, content: nodes.Elem
 def link_or_code(
     _app: Sphinx, _env: BuildEnvironment, reference: pending_xref, shown: nodes.Element
 ) -> nodes.Element | None:
-    """Return as code what stands between backticks and is the name of nothing."""
+    """Return text between backticks that names nothing as code."""
     return shown if reference["reftype"] == "obj" else None
 
 
 def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
-    """Make a link of every `name` on a page that has a place in the reference."""
+    """Make a link of every `name` on a page that the reference describes."""
     described = app.env.domains.python_domain.objects
     for code in list(tree.findall(nodes.literal)):
         if isinstance(code.parent, nodes.reference | nodes.title):
             continue
         name = code.astext().partition("(")[0]
         # Of an attribute, which has no entry of its own, the class.
-        wanted = [f"{door}.{each}" for each in (name, name.rpartition(".")[0]) for door in DOORS]
+        wanted = [f"{namespace}.{each}" for each in (name, name.rpartition(".")[0]) for namespace in NAMESPACES]
         if found := next((each for each in wanted if each in described), None):
             to = described[found]
             code.replace_self(
@@ -165,9 +165,9 @@ def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
 
 
 def label_cells(_app: Sphinx, tree: nodes.document) -> None:
-    """Put the head of its column into every cell but a row's first; a phone alone shows it.
+    """Put the heading of its column into every cell but a row's first; only phones show it.
 
-    There a row is stacked, because a wide table would hide its last columns beyond the edge.
+    A phone shows the cells of a row below each other, because a wide table would not fit.
     """
     for table in tree.findall(nodes.table):
         head = next(table.findall(nodes.thead), None)
@@ -181,33 +181,33 @@ def label_cells(_app: Sphinx, tree: nodes.document) -> None:
 
 
 def import_for_types() -> None:
-    """Import what the rooms import for the type checkers alone, so that annotations can be read."""
-    for name, room in list(sys.modules.items()):
+    """Import what modules import for type checkers alone, so that annotations can be read."""
+    for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == sms4sats_async.__name__:
-            for node in ast.parse(inspect.getsource(room)).body:
+            for node in ast.parse(inspect.getsource(module)).body:
                 if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                     imports = ast.Module(node.body, type_ignores=[])
-                    exec(compile(imports, name, "exec"), vars(room))  # noqa: S102 - our own source
-    # Of a class Sphinx reads the annotations as they stand, be they text or not.
+                    exec(compile(imports, name, "exec"), vars(module))  # noqa: S102 - our own source
+    # Sphinx reads the annotations of a class as they are, text or not.
     for kind in MADE_BY_USERS:
         if not attrs.has(kind):
             kind.__init__.__annotations__ = typing.get_type_hints(kind.__init__)
 
 
 def read_constants() -> None:
-    """Let autodoc find at the door what is said of a constant where it is defined."""
-    door = ModuleAnalyzer.for_module(sms4sats_async.__name__)
-    door.analyze()
-    for module in ("_lifecycle", "client"):
-        room = ModuleAnalyzer.for_module(f"{sms4sats_async.__name__}.{module}")
-        room.analyze()
-        for (scope, name), lines in room.attr_docs.items():
+    """Let autodoc find the docstrings of constants, which are where each is defined."""
+    package = ModuleAnalyzer.for_module(sms4sats_async.__name__)
+    package.analyze()
+    for module in ("_orders.decisions", "client"):
+        analyzer = ModuleAnalyzer.for_module(f"{sms4sats_async.__name__}.{module}")
+        analyzer.analyze()
+        for (scope, name), lines in analyzer.attr_docs.items():
             if not scope and name in sms4sats_async.__all__:
-                door.attr_docs[scope, name] = lines
+                package.attr_docs[scope, name] = lines
 
 
 def setup(app: Sphinx) -> None:
-    """Hook in what stands above."""
+    """Connect the functions above to Sphinx."""
     napoleon.GoogleDocstring = Docstring
     (attributes,) = (field for field in PyObject.doc_field_types if field.name == "variable")
     attributes.label = "Attributes"

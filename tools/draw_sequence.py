@@ -1,7 +1,6 @@
-"""Draw who tells whom what in the life of an order, and who holds the money meanwhile.
+"""Draw the messages in the life of an order, and where the money is meanwhile.
 
-Writes docs/sequence.svg; `make docs` runs it. The steps are said here, the colours of the money by
-tools/draw_states.py.
+Writes docs/sequence.svg; `make docs` runs it. tools/draw_states.py has the colours of the money.
 """
 
 from pathlib import Path
@@ -18,53 +17,53 @@ JOURNAL, PROGRAM, WALLET, SERVICE = range(4)
 NAMES: Final = ("journal", "your program", "wallet", "service")
 X: Final = (70, 262, 414, 606)
 BAND: Final = 700
-"""Where the band begins that says who holds the money."""
+"""The left edge of the band that shows where the money is."""
 BAND_WIDTH: Final = 110
 TOP, STEP = 56, 31
 
 
 class Message(NamedTuple):
-    """One tells another something."""
+    """A message from one to another."""
 
     sender: int
     receiver: int
     words: str
     money: Money
-    """Who holds the money from then on."""
+    """Where the money is from then on."""
 
 
 class Heading(NamedTuple):
-    """What follows is one way in which it can go on."""
+    """The title of one way in which the order can go on."""
 
     words: str
 
 
 PAYER, HELD = Money.WITH_PAYER, Money.HELD
-SETTLED, RETURNED = Money.SETTLED, Money.RETURNED
+SETTLED, REFUNDED = Money.SETTLED, Money.REFUNDED
 STEPS: Final[tuple[Message | Heading, ...]] = (
-    Message(PROGRAM, JOURNAL, "an order is asked for", PAYER),
+    Message(PROGRAM, JOURNAL, "an order is requested", PAYER),
     Message(PROGRAM, SERVICE, "create_order()", PAYER),
     Message(SERVICE, PROGRAM, "order id, hold invoice", PAYER),
-    Message(PROGRAM, JOURNAL, "the order", PAYER),
+    Message(PROGRAM, JOURNAL, "the order and its deadline", PAYER),
     Message(PROGRAM, WALLET, "the invoice", PAYER),
     Message(WALLET, SERVICE, "pays: held", HELD),
-    Message(PROGRAM, SERVICE, "get_order_status(), again and again", HELD),
-    Heading("either the code comes"),
+    Message(PROGRAM, SERVICE, "get_order_status(), every few seconds", HELD),
+    Heading("either the code arrives"),
     Message(SERVICE, PROGRAM, "the code", SETTLED),
     Message(PROGRAM, JOURNAL, "the code", SETTLED),
-    Heading("or none has come after two minutes or more"),
-    Message(PROGRAM, JOURNAL, "I am cancelling it", HELD),
+    Heading("or no code arrived at the deadline, after two minutes or more"),
+    Message(PROGRAM, JOURNAL, "a claim on the order", HELD),
     Message(PROGRAM, SERVICE, "cancel_order()", HELD),
-    Message(SERVICE, WALLET, "releases", RETURNED),
-    Message(SERVICE, PROGRAM, "OK", RETURNED),
-    Message(PROGRAM, JOURNAL, "cancelled", RETURNED),
-    Heading("or nobody asks for 21 minutes"),
-    Message(SERVICE, WALLET, "releases", RETURNED),
+    Message(SERVICE, WALLET, "cancels the hold invoice", REFUNDED),
+    Message(SERVICE, PROGRAM, "OK", REFUNDED),
+    Message(PROGRAM, JOURNAL, "cancelled", REFUNDED),
+    Heading("or no cancel is sent for 21 minutes"),
+    Message(SERVICE, WALLET, "cancels the hold invoice", REFUNDED),
 )
 
 
 def row(number: int) -> int:
-    """Return the height at which a step is drawn."""
+    """Return the height of a step."""
     return TOP + 24 + number * STEP
 
 
@@ -91,7 +90,7 @@ def draw_heading(number: int, words: str) -> list[str]:
 
 
 def draw_money() -> list[str]:
-    """Return the band beside the steps: who holds the money from when to when."""
+    """Return the band beside the steps: where the money is, and until when."""
     drawn: list[str] = []
     begin = 0
     for number, step in enumerate(STEPS):
@@ -113,17 +112,17 @@ def draw_money() -> list[str]:
 def picture() -> str:
     """Return the whole picture as SVG."""
     height, width = row(len(STEPS)) - 4, BAND + BAND_WIDTH + 8
-    told = "; ".join(
+    described = "; ".join(
         step.words
         if isinstance(step, Heading)
         else f"{NAMES[step.sender]} to {NAMES[step.receiver]}: {step.words}"
         for step in STEPS
     )
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title told"',
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title described"',
         f'  viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
-        '<title id="title">Who tells whom what in the life of an order</title>',
-        f'<desc id="told">{escape(told)}.</desc>',
+        '<title id="title">The messages in the life of an order</title>',
+        f'<desc id="described">{escape(described)}.</desc>',
         '<marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="6" markerHeight="6"',
         f'  orient="auto"><path d="M0,0.5 L10,5 L0,9.5 z" fill="{ARROW}"/></marker>',
         f'<g font-family="{FONT}" text-anchor="middle" fill="{INK}">',
@@ -148,7 +147,7 @@ def picture() -> str:
 
 
 def written() -> dict[Path, str]:
-    """Return the file and what it must hold."""
+    """Return the file and its content."""
     return {PICTURE: picture()}
 
 

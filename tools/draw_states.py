@@ -1,8 +1,7 @@
-"""Draw the states of an order from the one table of `sms4sats_async/_lifecycle.py`.
+"""Draw the states of an order from the state table in `sms4sats_async/_orders/states.py`.
 
 Writes docs/states.svg, and the table in docs/states.md between its two marks; `make docs` runs it.
-Where a state is drawn is said here. Which there are, who holds the money in each and what follows
-is said in the table alone.
+This file only places the states. The state table has the rest.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from sms4sats_async._orders.states import LAWS, Law, has_ended
+from sms4sats_async._orders.states import STATES, StateRow
 from sms4sats_async.models import Money, OrderState
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
@@ -20,8 +19,8 @@ PICTURE: Final = DOCS / "states.svg"
 BEGIN: Final = "<!-- written by tools/draw_states.py: begin -->\n"
 END: Final = "<!-- written by tools/draw_states.py: end -->\n"
 
-# Column and row of each state. The middle column is left free beside a state from which an arrow
-# leads to the end of that column.
+# Column and row of each state. The middle column is free beside a state from which an arrow leads
+# to the end of that column.
 LEFT, MIDDLE, RIGHT = range(3)
 PLACES: Final = {
     OrderState.UNPAID: (MIDDLE, 0),
@@ -37,13 +36,13 @@ PLACES: Final = {
 }
 HEADINGS: Final = {LEFT: "to receive a code", RIGHT: "to send a message"}
 
-# Fill and border by who holds the money. All text stands on a fill, and the grey of the arrows is
-# seen on white and on black, so the picture needs no background.
+# Fill and border by where the money is. All text is on a fill, and the grey of the arrows is
+# visible on white and on black, so the picture needs no background.
 COLOURS: Final = {
     Money.WITH_PAYER: ("#e9f7ec", "#3d8f57"),
     Money.HELD: ("#ffe2a0", "#a87400"),
     Money.SETTLED: ("#cfe0fc", "#3566b8"),
-    Money.RETURNED: ("#93dcaa", "#1f7a41"),
+    Money.REFUNDED: ("#93dcaa", "#1f7a41"),
     Money.UNKNOWN: ("#e4e6ea", "#6d747e"),
 }
 INK: Final = "#1b1f24"
@@ -60,7 +59,7 @@ ROUND: Final = 10
 
 @attrs.frozen
 class Box:
-    """Where a state is drawn; the numbers are its middle."""
+    """The place of a state; the numbers are its middle."""
 
     x: int
     y: int
@@ -81,7 +80,7 @@ class Box:
 
 
 def box_of(state: OrderState) -> Box:
-    """Return where a state is drawn."""
+    """Return the place of a state."""
     column, row = PLACES[state]
     return Box(
         MARGIN + WIDTH // 2 + column * (WIDTH + GAP),
@@ -90,15 +89,15 @@ def box_of(state: OrderState) -> Box:
 
 
 def is_free(column: int, above: int, below: int) -> bool:
-    """Tell whether no state stands in a column between two rows."""
+    """Return whether a column has no state between two rows."""
     return not any(at == column and above < row < below for at, row in PLACES.values())
 
 
 def route(start: OrderState, end: OrderState) -> str:
-    """Return the path of an arrow, as SVG writes one.
+    """Return the path of an arrow, in SVG's syntax.
 
     Raises:
-        ValueError: Drawn so it would cross a state: give one of the two another place.
+        ValueError: If it would cross a state. Give one of the two another place.
     """
     (column, row), (to_column, to_row) = PLACES[start], PLACES[end]
     a, b = box_of(start), box_of(end)
@@ -135,24 +134,24 @@ def rectangle(x: int, y: int, width: int, height: int, look: str) -> str:
 
 
 def look_of(money: Money, *, ended: bool = False) -> str:
-    """Return the fill and border of what stands for who holds the money."""
+    """Return the fill and border for where the money is."""
     fill, border = COLOURS[money]
     return f'fill="{fill}" stroke="{border}" stroke-width="{3 if ended else 1.25}"'
 
 
-def draw_state(law: Law) -> list[str]:
-    """Return a state: its name over its condition, coloured by who holds the money."""
-    box = box_of(law.state)
-    look = look_of(law.money, ended=has_ended(law.state))
+def draw_state(row: StateRow) -> list[str]:
+    """Return a state: its name over its condition, coloured by where the money is."""
+    box = box_of(row.state)
+    look = look_of(row.money, ended=row.outcome is not None)
     return [
         rectangle(box.side(-1), box.top, WIDTH, HEIGHT, look),
-        text(box.x, box.y - 4, law.state.value, 15, bold=True),
-        text(box.x, box.y + 15, law.when, 12.5),
+        text(box.x, box.y - 4, row.state.value, 15, bold=True),
+        text(box.x, box.y + 15, row.when, 12.5),
     ]
 
 
 def draw_headings() -> list[str]:
-    """Return what the two outer columns are for, above the arrows that lead to them."""
+    """Return the headings of the two outer columns."""
     drawn: list[str] = []
     for column, words in HEADINGS.items():
         x = MARGIN + WIDTH // 2 + column * (WIDTH + GAP)
@@ -195,17 +194,17 @@ def picture() -> str:
     width = 2 * MARGIN + columns * WIDTH + (columns - 1) * GAP + OUTSIDE
     legend = MARGIN + (rows - 1) * STEP + HEIGHT + 30
     height = legend + 24 + MARGIN
-    arrows = [route(law.state, then) for law in LAWS for then in law.then]
-    told = "; ".join(
-        f"{law.state.value}: then {', '.join(then.value for then in law.then)}"
-        for law in LAWS
-        if law.then
+    arrows = [route(row.state, then) for row in STATES for then in row.then]
+    described = "; ".join(
+        f"{row.state.value}: then {', '.join(then.value for then in row.then)}"
+        for row in STATES
+        if row.then
     )
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title told"',
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title described"',
         f'  viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         '<title id="title">The states of an order</title>',
-        f'<desc id="told">{escape(told)}.</desc>',
+        f'<desc id="described">{escape(described)}.</desc>',
         '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7"',
         f'  orient="auto"><path d="M0,0.5 L10,5 L0,9.5 z" fill="{ARROW}"/></marker>',
         f'<g fill="none" stroke="{ARROW}" stroke-width="2">',
@@ -213,7 +212,7 @@ def picture() -> str:
         "</g>",
         f'<g font-family="{FONT}" text-anchor="middle" fill="{INK}">',
         *draw_headings(),
-        *(line for law in LAWS for line in draw_state(law)),
+        *(line for row in STATES for line in draw_state(row)),
         *draw_legend(legend),
         "</g>",
         "</svg>",
@@ -222,33 +221,33 @@ def picture() -> str:
 
 
 def table() -> str:
-    """Return the table, as Markdown writes one."""
+    """Return the table in Markdown."""
     lines = [
-        "| `OrderState` | `/orderstatus` says | the money | can become | outcome of a cancel |",
+        "| `OrderState` | `/orderstatus` says | the money | can become | outcome |",
         "|---|---|---|---|---|",
     ]
-    for law in LAWS:
-        then = ", ".join(f"`{state.name}`" for state in law.then) or "nothing: it has ended"
-        ends = "" if law.ends is None else f"`{law.ends.name}`"
-        lines.append(f"| `{law.state.name}` | {law.when} | {law.money.value} | {then} | {ends} |")
+    for row in STATES:
+        then = ", ".join(f"`{state.name}`" for state in row.then) or "nothing"
+        ends = "" if row.outcome is None else f"`{row.outcome.name}`"
+        lines.append(f"| `{row.state.name}` | {row.when} | {row.money.value} | {then} | {ends} |")
     return "\n".join(lines) + "\n"
 
 
 def written() -> dict[Path, str]:
-    """Return each file and what it must hold; the rest of the page stays as it is."""
+    """Return each file and its content; the rest of the page does not change."""
     before, begin, rest = PAGE.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{PAGE} has lost the marks between which the table is written")
+        raise ValueError(f"{PAGE} has no marks for the table")
     return {PAGE: f"{before}{BEGIN}\n{table()}\n{END}{after}", PICTURE: picture()}
 
 
 def write(files: dict[Path, str]) -> None:
-    """Write what has changed."""
+    """Write the files that changed."""
     for path, content in files.items():
         if not path.is_file() or path.read_text("utf-8") != content:
             path.write_text(content, "utf-8")
-            print(f"{path.name} is written anew")
+            print(f"==> wrote {path.name}")
 
 
 if __name__ == "__main__":
