@@ -156,7 +156,11 @@ def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
             continue
         name = code.astext().partition("(")[0]
         # Of an attribute, which has no entry of its own, the class.
-        wanted = [f"{namespace}.{each}" for each in (name, name.rpartition(".")[0]) for namespace in NAMESPACES]
+        wanted = [
+            f"{namespace}.{each}"
+            for each in (name, name.rpartition(".")[0])
+            for namespace in NAMESPACES
+        ]
         if found := next((each for each in wanted if each in described), None):
             to = described[found]
             code.replace_self(

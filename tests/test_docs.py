@@ -1,7 +1,7 @@
-"""The pages under docs/ say all there is to say, once, and what is drawn in them is up to date.
+"""The pages under docs/ are complete, their links work, and their drawings are up to date.
 
-That they can be built without a warning is for `make docs`; here nothing needs Sphinx, nor the
-network: of a link that leads elsewhere only the form is looked at.
+`make docs` checks that Sphinx builds them without a warning. Nothing here needs Sphinx or the
+network: only the form of a link to another site is checked.
 """
 
 import posixpath
@@ -31,14 +31,14 @@ DIRECTIVE = re.compile(r"\.\. auto(?:class|exception|function|method|property|da
 CODE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1[`~]* *$|`[^`]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)|<(\w+:[^\s>]+)>")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-# Two addresses that differ in less than this are the same one, and a slip.
+# Two addresses that differ in less than this are a typing error.
 ALIKE = 0.95
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 
 
 def described() -> Counter[str]:
-    """The full name of everything that has a place in the reference, and how many it has."""
+    """Return how often the reference describes each name."""
     names: Counter[str] = Counter()
     for page in sorted((DOCS / "reference").glob("*.md")):
         text = page.read_text("utf-8")
@@ -51,8 +51,7 @@ def public_methods(kind: type) -> list[str]:
     return [name for name in vars(kind) if not name.startswith("_")]
 
 
-def test_every_public_name_has_one_place_in_the_reference() -> None:
-    """What can be imported is described, nothing is twice, and nothing else is."""
+def test_reference_describes_every_public_name_once() -> None:
     expected = [
         *(f"sms4sats_async.{name}" for name in sms4sats_async.__all__),
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
@@ -64,8 +63,7 @@ def test_every_public_name_has_one_place_in_the_reference() -> None:
     assert described() == Counter(expected)
 
 
-def test_every_endpoint_is_among_what_is_known_of_the_service() -> None:
-    """docs/service.md says of each endpoint what is known of it."""
+def test_service_page_has_every_endpoint() -> None:
     page = (DOCS / "service.md").read_text("utf-8")
     endpoints: list[Operation[Any]] = [
         each for each in vars(_operations).values() if isinstance(each, Operation)
@@ -77,8 +75,7 @@ def test_every_endpoint_is_among_what_is_known_of_the_service() -> None:
 
 
 @pytest.mark.parametrize("name", ["draw_states", "draw_sequence"])
-def test_the_drawings_are_what_the_tools_draw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The states from the one table, and who tells whom what."""
+def test_drawings_are_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
     tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
 
@@ -86,35 +83,34 @@ def test_the_drawings_are_what_the_tools_draw(name: str, monkeypatch: pytest.Mon
         assert path.read_text("utf-8") == content, "run `make docs`"
 
 
-def test_the_pages_fetch_nothing() -> None:
-    """No page, style or setting of ours names anything that a browser would fetch elsewhere."""
+def test_pages_fetch_nothing_from_other_sites() -> None:
     assert not re.search(r"intersphinx|https?:", (DOCS / "conf.py").read_text("utf-8"))
     assert not re.search(r"@import|url\(", (DOCS / "_static" / "page.css").read_text("utf-8"))
     for svg in DOCS.glob("*.svg"):
-        addresses = re.findall(r"https?://[^\"]+", svg.read_text("utf-8"))
+        addresses = re.findall(r"[=(][\"']?(https?://[^\"')]+)", svg.read_text("utf-8"))
         assert addresses == ["http://www.w3.org/2000/svg"]
 
 
 def documents() -> dict[str, str]:
-    """Every page that a reader may open, by its path."""
+    """Return every page by its path."""
     pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
     return {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in sorted(pages)}
 
 
 def anchors_of(text: str) -> set[str]:
-    """The anchors that Sphinx and GitHub alike make of the headings of a page."""
+    """Return the anchors that both Sphinx and GitHub make of the headings of a page."""
     headings = HEADING.findall(re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def links_of(text: str) -> Iterator[str]:
-    """Where a page leads, code left out."""
+    """Return the links of a page, without those in code."""
     for inline, bare in LINK.findall(CODE.sub("", text)):
         yield inline or bare
 
 
 def link_problems(pages: Mapping[str, str]) -> list[str]:
-    """What is wrong with the links of these pages: none leads nowhere, and none is a slip."""
+    """Return what is wrong with the links of these pages."""
     problems: list[str] = []
     elsewhere: set[str] = set()
     for page, text in pages.items():
@@ -138,8 +134,7 @@ def link_problems(pages: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Every file and heading that a page links to is there."""
+def test_every_link_has_a_target() -> None:
     assert link_problems(documents()) == []
 
 
@@ -168,15 +163,13 @@ def test_every_link_leads_somewhere() -> None:
         pytest.param("<https://name.example/> <https://other.example/>", [], id="two"),
     ],
 )
-def test_a_link_that_leads_nowhere_is_seen(text: str, problems: list[str]) -> None:
-    """Each kind of broken link turns the check red, and a good one does not."""
+def test_broken_links_are_found(text: str, problems: list[str]) -> None:
     pages = {"docs/a.md": text, "docs/b.md": "# What `is` a thing?", "README.md": ""}
 
     assert link_problems(pages) == problems
 
 
-def test_the_workflows_do_what_a_developer_does() -> None:
-    """They test every Python of the wheel run, and call nothing but targets that make has."""
+def test_workflows_use_the_targets_of_make() -> None:
     tool = runpy.run_path(str(ROOT / "tools" / "wheel_test.py"))
     makefile = (ROOT / "Makefile").read_text("utf-8")
     workflows = "\n".join(path.read_text("utf-8") for path in sorted(WORKFLOWS.glob("*.yml")))
@@ -187,8 +180,8 @@ def test_the_workflows_do_what_a_developer_does() -> None:
     assert all(f"\n{target}: " in makefile for target in ("test", "docs"))
 
 
-def test_the_workflows_may_do_no_more_than_they_must() -> None:
-    """Each says what it may do, no action can change its major version, and one job publishes."""
+def test_workflows_have_the_least_rights() -> None:
+    """Each has its rights, no action can change its major version, and one job publishes."""
     for path in WORKFLOWS.glob("*.yml"):
         text = path.read_text("utf-8")
         rights = re.findall(r"^ *(\S+): write", text, re.MULTILINE)

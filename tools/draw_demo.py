@@ -24,7 +24,9 @@ SPEED: Final = 60.0
 """Faster than the command itself, to save time; the picture shows simulated times."""
 
 # rich's own format fetches a font, and names its origin.
-FORMAT: Final = re.sub(r"<!--.*?-->|@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+FORMAT: Final = re.sub(
+    r"<!--.*?-->|@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL
+)
 
 
 def picture() -> str:
