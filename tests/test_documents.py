@@ -10,6 +10,7 @@ What is not a program is in a block of another kind, such as `text` or `pycon`.
 
 import ast
 import asyncio
+import gc
 import importlib.metadata
 import importlib.util
 import inspect
@@ -17,6 +18,7 @@ import logging
 import re
 import shlex
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -219,6 +221,10 @@ def test_program_runs_and_prints_the_truth(  # noqa: PLR0917 - fixtures
             assert ending not in {"code", "cancelled"}  # an error is no lie
         finally:
             log.setLevel(level)
+            with warnings.catch_warnings():
+                # A program that raised did not reach its `aclose`, so its sockets are still open.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
     printed = capsys.readouterr().out.splitlines()
 
     assert untruths(printed, simulator.orders) == []
