@@ -625,8 +625,7 @@ class Sms4SatsClient:
             minimum_age=validate.seconds("minimum_age", minimum_age),
             watch=validate.flag("watch", watch),
         )
-        held = self._driven(order, intent, created_at)
-        held.deadline = held.age(context)
+        held, started = self._driven(order, intent, created_at), context.elapsed.now()
         change = self._intent_change(order, intent, 0.0, created_at)
 
         def if_known(entry: JournalEntry | None) -> JournalEntry | None:
@@ -636,6 +635,7 @@ class Sms4SatsClient:
             await record(context, held, if_known, operation="cancel_order")
         except JournalError as error:  # the refund matters more than the record
             context.recorder.complain(held.order_id, error)
+        held.deadline = started - held.birth  # the journal may know another birth
         return await deliver(context, await drive(context, held))
 
     async def code_or_refund(
@@ -677,10 +677,10 @@ class Sms4SatsClient:
             minimum_age=validate.seconds("minimum_age", minimum_age),
         )
         limit, context = validate.seconds("timeout", timeout), self._context
-        held = self._driven(order, intent, created_at)
-        held.deadline = held.age(context) + limit
+        held, started = self._driven(order, intent, created_at), context.elapsed.now()
         change = self._intent_change(order, intent, limit, created_at)
         await record(context, held, change, operation="code_or_refund")
+        held.deadline = started - held.birth + limit  # the journal may know another birth
         return await deliver(context, await drive(context, held))
 
     async def receive_code(
@@ -1004,7 +1004,9 @@ class Sms4SatsClient:
             problem = "advance_order() needs a client with a journal"
             raise ClientStateError(problem, order_id=order_id)
         held = self._driven(order, Intent(), None, owner=new_owner())
-        entry = await record(context, held, lambda known: known, operation="advance_order")
+        entry = await record(
+            context, held, lambda known: known, operation="advance_order", follows=True
+        )
         if entry is None:
             problem = "the journal does not have this order"
             raise InvalidArgumentError(problem, order_id=order_id)

@@ -214,6 +214,15 @@ async def test_an_invalid_argument_is_refused_and_nothing_is_sent(wrong: dict[st
     assert it.requests() == []
 
 
+@with_and_without_journal
+async def test_a_clock_that_was_set_back_does_not_shorten_the_wait(*, has_journal: bool) -> None:
+    it = Simulated(CODE, journal=journal_if(has_journal))
+    order = await it.order()
+    assert isinstance(it.clock, ManualClock)
+    it.clock.step_wall(-3600)
+    assert (await it.client.code_or_refund(order, timeout=60)).code == "007"
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 

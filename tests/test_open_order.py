@@ -534,6 +534,47 @@ async def test_leaving_does_not_wait_for_a_deadline_that_the_journal_kept() -> N
     assert it.cancel_ages() == [pytest.approx(120, abs=0.1)]
 
 
+@pytest.mark.parametrize("step", [-3600, -30])
+@with_and_without_journal
+async def test_a_clock_that_is_set_back_in_the_block_does_not_shorten_the_wait(
+    step: float, *, has_journal: bool
+) -> None:
+    clock = ManualClock(autojump=False)
+    it = Simulated(LATE_CODE, clock=clock, journal=MemoryJournal() if has_journal else None)
+    async with anyio.create_task_group() as group:
+        inside = Inside(it.client.open_order(187, "tg"), leaving=True, timeout=100)
+        group.start_soon(inside.run)
+        await clock.advance(0)
+        clock.step_wall(step)
+        await clock.advance(99)
+        assert not inside.left.is_set()
+        assert it.cancel_ages() == []
+        group.cancel_scope.cancel()
+
+
+@with_and_without_journal
+async def test_a_clock_that_was_set_back_does_not_end_a_wait_that_begins(
+    *, has_journal: bool
+) -> None:
+    it = simulated(LATE_CODE, has_journal=has_journal)
+    assert isinstance(it.clock, ManualClock)
+    async with it.client.open_order(187, "tg") as order:
+        await it.clock.sleep(60)
+        it.clock.step_wall(-3600)
+        assert (await order.wait_for_code(timeout=100)).code == "007"
+    assert it.cancel_ages() == []
+
+
+@with_and_without_journal
+async def test_a_clock_that_was_set_back_does_not_lengthen_the_exit(*, has_journal: bool) -> None:
+    it = simulated(HELD, has_journal=has_journal)
+    assert isinstance(it.clock, ManualClock)
+    async with it.client.open_order(187, "tg"):
+        await it.clock.sleep(60)
+        it.clock.step_wall(-3600)
+    assert it.cancel_ages() == [pytest.approx(120, abs=0.1)]
+
+
 # --- cancelled ------------------------------------------------------------------------------------
 
 

@@ -104,10 +104,18 @@ async def record(
     intent: JournalChange,
     *,
     operation: str,
+    follows: bool = False,
 ) -> JournalEntry | None:
     """Record what the caller wants, and claim the order in the same write.
 
     If another driver holds the claim, that is recorded later, with the claim.
+
+    Args:
+        context: The context.
+        order: The order.
+        intent: What the caller wants.
+        operation: The client's method, for an error.
+        follows: Whether the caller wants what is recorded already.
 
     Returns:
         The entry; None if there is no journal or it does not know the order.
@@ -135,7 +143,11 @@ async def record(
     order.birth = context.elapsed.birth(entry.created_at.timestamp())
     if entry.claimed_by == order.owner and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
-        order.adopt(entry)
+        if follows:
+            order.adopt(entry)
+        else:
+            order.read_deadline = entry.code_deadline
+            order.learn(entry)
     else:
         order.unrecorded = intent
         order.learn(entry)

@@ -218,6 +218,8 @@ class OpenOrder:
                 raise
             context.recorder.complain(self.order_id, error)
             held.unrecorded = self._intent_until(timeout)
+        # The clock may have been set back since the order was opened.
+        held.birth = before.birth
         return held
 
     def _intent_until(self, timeout: float) -> JournalChange:

@@ -126,6 +126,8 @@ class DrivenOrder:
         refusal: How the last cancel failed.
         raw: The answer to the cancel.
         entry: The entry of an order that ended elsewhere.
+        read_deadline: The recorded deadline that `deadline` stands for, so that only another one
+            replaces it: its age is wrong if the clock was set back before it was recorded.
         retry: The policy for cancels; None: the client's.
     """
 
@@ -144,6 +146,7 @@ class DrivenOrder:
     refusal: Sms4SatsError | None = None
     raw: Mapping[str, object] | None = None
     entry: JournalEntry | None = None
+    read_deadline: datetime | None = None
     retry: RetryPolicy | None = None
 
     def age(self, context: OrderContext) -> float:
@@ -168,7 +171,8 @@ class DrivenOrder:
         """Take over that, and follow what the caller wants, which may be newer in the journal."""
         self.learn(entry)
         created_at = entry.created_at
-        if entry.code_deadline is not None:
+        if entry.code_deadline is not None and entry.code_deadline != self.read_deadline:
+            self.read_deadline = entry.code_deadline
             deadline = (entry.code_deadline - created_at).total_seconds()
             # A deadline of now, rounded, may be a little later, and would then cost a wait.
             if abs(deadline - self.deadline) > _SAME_TIME:
