@@ -1,5 +1,6 @@
 """The one decision about an order, over random observations."""
 
+import math
 from collections.abc import Iterator
 
 import attrs
@@ -13,6 +14,7 @@ from sms4sats_async._orders.decisions import (
     GRACE,
     MINIMUM_AGE,
     NOTHING_KNOWN,
+    OUTAGE,
     Action,
     Ended,
     Intent,
@@ -104,6 +106,11 @@ DECISIONS: list[tuple[str, Intent, float, Known, float, Action]] = [
     ("also without watching", NO_WATCH, 0, REFUSED, 1260, POLL),
     ("the grace ends without an end", Intent(), 0,
      polled(REFUSED, AUTOMATIC_AGE + GRACE, OrderState.HELD), 1321, Ended(None)),
+    ("a lost poll after the grace is repeated", Intent(), 0,
+     polled(refused(HELD, 2000, None, checked=True), 2005, None), 2006,
+     WaitUntil(2010, Reason.REFUSED, math.inf)),
+    ("until an outage has lasted too long", Intent(), 0,
+     polled(refused(HELD, 2000, None, checked=True), 2000 + OUTAGE, None), 2301, Ended(None)),
     ("an unpaid order whose payment ended is not waited for", Intent(), 300,
      polled(UNPAID, 119, OrderState.UNPAID), 119.5, WaitUntil(120, Reason.MINIMUM_AGE, 120)),
     ("its status is read once more before the cancel", Intent(), 300,
@@ -358,7 +365,7 @@ def test_after_21_minutes_a_refused_order_is_not_cancelled_again(
 @given(random_traces())
 def test_the_number_of_requests_is_bounded(found: tuple[Intent, float, float, Trace]) -> None:
     intent, deadline, age, trace = found
-    last = max(AUTOMATIC_AGE + GRACE, deadline, intent.not_before, age)
+    last = max(AUTOMATIC_AGE + GRACE, deadline, intent.not_before, age) + OUTAGE
     assert len(trace.cancels) <= AUTOMATIC_AGE / PAUSE + 1
     # Polls keep their interval; a refusal and a restart add one at once.
     extra = 2 * len(trace.cancels) + trace.restarts + 3

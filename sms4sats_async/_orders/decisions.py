@@ -34,6 +34,10 @@ GRACE: Final = 60.0
 """Seconds after those 21 minutes during which the status is still read: the service may count from
 a later moment than this library."""
 
+OUTAGE: Final = 300.0
+"""Seconds after the last refusal during which lost polls are repeated, after those 21 minutes: a
+machine that was suspended may have no network yet."""
+
 AFTER_NUMBER: Final = 120.0
 """Seconds after the number was first seen at which one cancel is retried: the service's upstream
 probably counts its two minutes from the number (inferred)."""
@@ -192,7 +196,8 @@ def next_action(intent: Intent, deadline: float, known: Known, age: float) -> Ac
 def _after_refusal(intent: Intent, known: Known, refusals: Refusals, age: float) -> Action:
     if age >= AUTOMATIC_AGE:
         # The service has cancelled the order itself by now, so only its status counts.
-        if known.last_poll >= AUTOMATIC_AGE + GRACE:
+        was_read = not known.lost or known.last_poll >= refusals.age + OUTAGE
+        if known.last_poll >= AUTOMATIC_AGE + GRACE and was_read:
             return Ended(None)
         return _poll_or_wait(known, age, Reason.REFUSED, math.inf, watches=True)
     # The refusal may be the answer to a cancel that worked, or a code may have arrived just now.
