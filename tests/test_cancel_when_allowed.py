@@ -25,6 +25,7 @@ from sms4sats_async import (
     Sms4SatsClient,
     Sms4SatsError,
     StatusPolled,
+    TransportError,
     UnableToSaveDataError,
     Waiting,
 )
@@ -387,6 +388,32 @@ async def test_an_outage_of_the_service_is_waited_out() -> None:
     result = await it.client.cancel_order_when_allowed(order)
     assert result.outcome is OrderOutcome.CANCELLED
     assert result.attempts > 4
+
+
+@pytest.mark.parametrize(("outage", "is_lost"), [(60, False), (290, False), (400, True)])
+async def test_a_machine_that_wakes_after_an_hour_waits_for_its_network(
+    outage: float, *, is_lost: bool
+) -> None:
+    it = Simulated(journal=MemoryJournal())
+    order = await it.order()
+    await it.clock.sleep(3600)
+    woken = it.clock.monotonic()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if it.clock.monotonic() - woken < outage:
+            raise httpx.ConnectError("no network")
+        done = it.simulator.handle(request.method, request.url.raw_path.decode())
+        return httpx.Response(done.status, content=done.body)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    client = it.new_client(it.client.journal, http_client=http)
+    if is_lost:
+        with pytest.raises(TransportError):
+            await client.cancel_order_when_allowed(order)
+    else:
+        result = await client.cancel_order_when_allowed(order)
+        assert result.outcome is OrderOutcome.REFUNDED
+    assert outage - 5 < it.clock.monotonic() - woken < outage + 10 or is_lost
 
 
 async def test_a_lost_ok_is_not_reported_as_cancelled_without_evidence() -> None:
