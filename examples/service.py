@@ -1,16 +1,16 @@
-"""A web service that hands out codes: FastAPI, with one client for the whole process.
+"""A web service that sells codes: FastAPI, with one client for the whole process.
 
-    POST    /codes   {"country": 187, "service": "tg"}: makes an order; answers its id and invoice
-    GET     /codes   where the order stands: the number to use, and then the code
-    DELETE  /codes   the customer gives up: the money comes back as soon as that is allowed
+    POST    /codes   {"country": 187, "service": "tg"}: order a code; returns a token and an invoice
+    GET     /codes   the number, the code once it arrived, and where the money is
+    DELETE  /codes   give up: cancel the order as soon as the service allows it
 
-The last two name the order in the header `Authorization: Bearer <order id>`, and not
-in the address, which stands in every log on the way: whoever has the id can read the
-code.
+The last two name the order in the header `Authorization: Bearer <token>`. The token is this
+program's own, because with the order id anyone could read the code elsewhere. It is not in the URL,
+because URLs are in the logs of every server in between.
 
-An order that has no code after five minutes is cancelled by the scheduler, whether
-anybody still asks for it or not. A service that is stopped cancels what is open; what
-is too young for that stays in the journal, and is taken up by the next start.
+A scheduler polls each order for five minutes and then cancels it, whether a customer asks or not.
+If the process dies, the next one goes on with each order: the journal has its deadline, and its
+token in the metadata.
 
     pip install sms4sats-async fastapi uvicorn
     python examples/service.py
@@ -18,9 +18,10 @@ is too young for that stays in the journal, and is taken up by the next start.
 
 import logging
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated
 
@@ -32,124 +33,144 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from sms4sats_async import (
-    CancelScheduler,
     InvalidArgumentError,
+    JournalEntry,
+    OrderScheduler,
     Sms4SatsClient,
     Sms4SatsError,
     SqliteJournal,
 )
 
-PATIENCE = timedelta(minutes=5)
-GRACE = 10.0  # seconds that stopping may take; Kubernetes kills after 30
+WAIT = timedelta(minutes=5)  # for the code, from the order on
 
 log = logging.getLogger("codes")
 router = APIRouter()
 
 
 @dataclass(frozen=True)
-class Desk:
+class Shared:
     """What all requests share."""
 
     client: Sms4SatsClient
     journal: SqliteJournal
-    scheduler: CancelScheduler
+    scheduler: OrderScheduler
+    order_ids: dict[str, str] = field(default_factory=dict[str, str])  # by token
 
 
-class Wanted(BaseModel):
-    """What a customer asks for: a country's number or name, and a service's short code."""
+class CodeRequest(BaseModel):
+    """What a customer orders: a country's number or name, and a service's short code."""
 
     country: int | str
     service: str
 
 
-class Made(BaseModel):
-    """An order, and the hold invoice to pay."""
+class NewOrder(BaseModel):
+    """The token of an order, and the hold invoice to pay."""
 
-    order_id: str
+    token: str
     invoice: str
 
 
-class Standing(BaseModel):
-    """Where an order stands."""
+class OrderReport(BaseModel):
+    """What is known about an order."""
 
-    state: str
+    ended: bool
     number: str | None
     code: str | None
+    money: str  # "with the payer", "held", "settled", "refunded" or "unknown"
 
 
-def the_desk(request: Request) -> Desk:
+def get_shared(request: Request) -> Shared:
     """Return what the lifespan below has set up."""
-    desk: Desk = request.state.desk
-    return desk
+    shared: Shared = request.state.shared
+    return shared
 
 
-AtDesk = Annotated[Desk, Depends(the_desk)]
-Bearer = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
+SharedState = Annotated[Shared, Depends(get_shared)]
+Token = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
 
 
-async def the_order(desk: AtDesk, bearer: Bearer) -> str:
-    """Return the id of the order that a request names, which must be one of ours."""
-    if await desk.journal.get(bearer.credentials) is None:
+async def get_entry(shared: SharedState, token: Token) -> JournalEntry:
+    """Return the journal's entry of the order that a request names."""
+    order_id = shared.order_ids.get(token.credentials)
+    entry = None if order_id is None else await shared.journal.get(order_id)
+    if entry is None:
         raise HTTPException(404, "no such order")
-    return bearer.credentials
+    return entry
 
 
-OrderId = Annotated[str, Depends(the_order)]
+Entry = Annotated[JournalEntry, Depends(get_entry)]
 
 
 @router.post("/codes", status_code=201)
-async def order_code(wanted: Wanted, desk: AtDesk) -> Made:
-    """Make an order, and see to it that its money comes back if no code does."""
-    order = await desk.client.create_order(wanted.country, wanted.service)
-    await desk.scheduler.schedule(order, not_before=order.created_at + PATIENCE)
-    return Made(order_id=order.order_id, invoice=order.payreq)
+async def order_code(wanted: CodeRequest, shared: SharedState) -> NewOrder:
+    """Order a code. The scheduler drives the order to its code or its refund."""
+    token = secrets.token_urlsafe(32)
+    order = await shared.client.create_order(
+        wanted.country, wanted.service, metadata={"token": token}
+    )
+    shared.order_ids[token] = order.order_id
+    await shared.scheduler.add(order, timeout=WAIT)
+    return NewOrder(token=token, invoice=order.invoice)
 
 
 @router.get("/codes")
-async def show_code(order_id: OrderId, desk: AtDesk) -> Standing:
-    """Tell where an order stands."""
-    status = await desk.client.get_order_status(order_id)
-    return Standing(state=status.state.value, number=status.number, code=status.code)
+async def show_code(entry: Entry) -> OrderReport:
+    """Report what the scheduler has recorded, at most some seconds ago."""
+    return OrderReport(
+        ended=entry.result is not None,
+        number=entry.number,
+        code=entry.code,
+        money=entry.money.value,
+    )
 
 
 @router.delete("/codes", status_code=202)
-async def give_up(order_id: OrderId, desk: AtDesk) -> None:
-    """Ask for the money back as soon as the order is two minutes old."""
-    await desk.scheduler.schedule(order_id)
+async def give_up(entry: Entry, shared: SharedState) -> None:
+    """Stop waiting. The code may still arrive before the service allows the cancel."""
+    if entry.result is None and entry.order is not None:
+        await shared.scheduler.add(entry.order, timeout=0)
 
 
-async def tell_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer with the library's own words: what happened, and where the money is."""
+async def report_error(_: Request, error: Exception) -> JSONResponse:
+    """Return the library's own text: what failed, what it means for the money, what to do."""
     status = 422 if isinstance(error, InvalidArgumentError) else 502
     return JSONResponse({"detail": str(error)}, status)
 
 
-async def cancel_open_orders(desk: Desk) -> None:
-    """Cancel what is still open; the next start takes up what the time does not suffice for."""
-    orders = [entry.order for entry in await desk.journal.pending() if entry.order is not None]
-    with anyio.move_on_after(GRACE):
-        async for result in desk.client.cancel_orders(orders):
-            log.info("stopping; one order: %s", result.outcome.value)
+async def log_results(scheduler: OrderScheduler) -> None:
+    """Log how each order ended; a real service would update its own database here.
+
+    A result counts as delivered when the loop asks for the next one, so it comes again if the
+    process dies before that.
+    """
+    async for result in scheduler.results():
+        outcome = "unknown" if result.outcome is None else result.outcome.value
+        log.info("an order ended: %s, money %s", outcome, result.money.value)
 
 
 def make_app(
     connect: Callable[..., Sms4SatsClient] = Sms4SatsClient, journal_path: str = "codes.sqlite3"
 ) -> FastAPI:
-    """Return the service; a test hands its own `connect` in."""
+    """Return the service. A test passes its own `connect`."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Desk]]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Shared]]:
         async with SqliteJournal(journal_path) as journal, connect(journal=journal) as client:
-            desk = Desk(client, journal, CancelScheduler(client))
+            # `timeout` is for an order that was created just before a crash.
+            shared = Shared(client, journal, OrderScheduler(client, timeout=WAIT))
+            for entry in await journal.history():
+                if entry.order_id is not None and "token" in entry.metadata:
+                    shared.order_ids[entry.metadata["token"]] = entry.order_id
             async with anyio.create_task_group() as group:
-                group.start_soon(desk.scheduler.run)
-                yield {"desk": desk}
+                group.start_soon(shared.scheduler.run)
+                group.start_soon(log_results, shared.scheduler)
+                yield {"shared": shared}
                 group.cancel_scope.cancel()
-            await cancel_open_orders(desk)
 
     app = FastAPI(title="Codes", lifespan=lifespan)
     app.include_router(router)
-    app.add_exception_handler(Sms4SatsError, tell_error)
+    app.add_exception_handler(Sms4SatsError, report_error)
     return app
 
 

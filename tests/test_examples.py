@@ -1,6 +1,6 @@
-"""The programs in examples/, each run as it stands, against the simulator.
+"""The programs in examples/ run against the simulator, and report only true facts about the money.
 
-Only what a test must: a clock that jumps or is turned by hand, and a Bot API on loopback.
+The tests add only a clock that jumps or is moved by hand, and a Bot API on loopback.
 """
 
 import asyncio
@@ -27,9 +27,18 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from examples import many_orders, service, telegram_bot
-from sms4sats_async import Event, OrderCreated, ReceiveOrder, Sms4SatsClient
+from sms4sats_async import (
+    Event,
+    OrderCreated,
+    OrderOutcome,
+    OrderResult,
+    ReceiveOrder,
+    Sms4SatsClient,
+    SqliteJournal,
+)
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
 from sms4sats_async.testing import assert_no_held_orders, http_client
+from tests.simulated import NEVER_REFUNDED, NO_NUMBER
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TOKEN = "42:example"
@@ -42,7 +51,7 @@ NO_CODE = Behaviour(pay_delay=0, code_delay=None)
 
 @pytest.fixture
 def connect(sms4sats_simulator: Simulator, sms4sats_clock: ManualClock) -> Connect:
-    """Make a client as a program does that has its own settings, but of the simulator."""
+    """Return a function that makes a client of the simulator with a program's own settings."""
 
     def make(**settings: Any) -> Sms4SatsClient:
         wire = http_client(sms4sats_simulator)
@@ -52,16 +61,10 @@ def connect(sms4sats_simulator: Simulator, sms4sats_clock: ManualClock) -> Conne
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what a journal's thread or a socket has yet to bring about."""
+    """Wait for what a journal's thread or a socket will do."""
     with anyio.fail_after(10):
-        while not is_so():  # noqa: ASYNC110 - no event tells of it
+        while not is_so():  # noqa: ASYNC110 - there is no event to await
             await anyio.sleep(0.01)
-
-
-async def money_is_free(simulator: Simulator) -> None:
-    """Wait until nobody's money is held."""
-    await until(lambda: not simulator.held_orders())
-    assert_no_held_orders(simulator)
 
 
 # --- the web service ------------------------------------------------------------------------------
@@ -69,7 +72,7 @@ async def money_is_free(simulator: Simulator) -> None:
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
-    """Start the service as a server does, stop it at the end, and speak to it meanwhile."""
+    """Start the service as a server does, stop it at the end, and yield a client of it."""
     async with app.router.lifespan_context(app) as state:
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +85,7 @@ async def serving(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
 
 @pytest.fixture
 def app(connect: Connect, tmp_path: Path, sms4sats_clock: ManualClock) -> Callable[[], FastAPI]:
-    """The service, and its next start; its clock is turned by hand."""
+    """Return a function that makes the service, and makes it again after a restart."""
     sms4sats_clock.autojump = False
     return lambda: service.make_app(connect, str(tmp_path / "codes.sqlite3"))
 
@@ -92,86 +95,139 @@ async def order_code(http: httpx.AsyncClient) -> dict[str, str]:
     answer = await http.post("/codes", json={"country": "germany", "service": "tg"})
     assert answer.status_code == 201
     assert answer.json()["invoice"].startswith("lnbcrt")
-    return {"Authorization": f"Bearer {answer.json()['order_id']}"}
+    return {"Authorization": f"Bearer {answer.json()['token']}"}
+
+
+async def report(http: httpx.AsyncClient, order: dict[str, str]) -> dict[str, Any]:
+    """Return what the service reports about an order."""
+    answer = await http.get("/codes", headers=order)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def until_set(http: httpx.AsyncClient, order: dict[str, str], fact: str) -> dict[str, Any]:
+    """Wait until the service reports a fact about an order, and return the report."""
+    with anyio.fail_after(10):
+        while not (found := await report(http, order))[fact]:  # noqa: ASYNC110 - as above
+            await anyio.sleep(0.01)
+    return found
+
+
+async def until_ended(http: httpx.AsyncClient, order: dict[str, str]) -> dict[str, Any]:
+    """Wait until the service reports that an order ended, and return the report."""
+    return await until_set(http, order, "ended")
 
 
 @pytest.mark.anyio
-async def test_the_service_shows_the_number_and_then_the_code(
+async def test_service_reports_the_number_and_then_the_code(
     app: Callable[[], FastAPI], sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.behaviour = PAYS
     async with serving(app()) as http:
         order = await order_code(http)
-        await sms4sats_clock.advance(6)
-        numbered = (await http.get("/codes", headers=order)).json()
+        created = await report(http, order)
+        await sms4sats_clock.advance(12)
+        numbered = await until_set(http, order, "number")
         await sms4sats_clock.advance(60)
-        done = (await http.get("/codes", headers=order)).json()
+        done = await until_ended(http, order)
 
+    assert created == {"ended": False, "number": None, "code": None, "money": "unknown"}
     assert numbered["number"].startswith("+1555")
-    assert numbered["code"] is None
-    assert done == {**numbered, "state": "code received", "code": "012345"}
+    assert (numbered["code"], numbered["money"]) == (None, "held")
+    assert done == {**numbered, "ended": True, "code": "012345", "money": "settled"}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "money"),
+    [(NO_CODE, "refunded"), (NO_NUMBER, "refunded"), (NEVER_REFUNDED, "held")],
+    ids=["cancelled", "refunded by the service", "cancel fails"],
+)
+@pytest.mark.anyio
+async def test_service_reports_where_the_money_is_if_no_code_arrives(
+    app: Callable[[], FastAPI],
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    behaviour: Behaviour,
+    money: str,
+) -> None:
+    sms4sats_simulator.behaviour = behaviour
+    reports: list[dict[str, Any]] = []
+    async with serving(app()) as http:
+        order = await order_code(http)
+        for _ in range(24):
+            await sms4sats_clock.advance(60)
+            reports.append(await report(http, order))
+            if reports[-1]["money"] == "refunded":
+                assert not sms4sats_simulator.held_orders()
+        done = await until_ended(http, order)
+
+    assert (done["code"], done["money"]) == (None, money)
+    assert bool(sms4sats_simulator.held_orders()) == (money == "held")
 
 
 @pytest.mark.anyio
-async def test_the_service_cancels_after_five_minutes_without_a_code(
+async def test_service_cancels_after_five_minutes_and_not_before(
     app: Callable[[], FastAPI], sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.behaviour = NO_CODE
     async with serving(app()) as http:
         order = await order_code(http)
         await sms4sats_clock.advance(295)
-        await anyio.sleep(0.05)  # so that a cancel that comes too early has the time to
+        await anyio.sleep(0.05)  # a cancel that came too early would be sent in this time
         assert len(sms4sats_simulator.held_orders()) == 1
         await sms4sats_clock.advance(10)
-        await money_is_free(sms4sats_simulator)
-        assert (await http.get("/codes", headers=order)).json()["state"] == "refunded"
+        assert (await until_ended(http, order))["money"] == "refunded"
+
+
+@pytest.mark.parametrize("code_comes", [False, True], ids=["no code", "late code"])
+@pytest.mark.anyio
+async def test_customer_who_gives_up_gets_the_refund_or_a_late_code(
+    app: Callable[[], FastAPI],
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    *,
+    code_comes: bool,
+) -> None:
+    sms4sats_simulator.behaviour = NO_CODE
+    async with serving(app()) as http:
+        order = await order_code(http)
+        await sms4sats_clock.advance(60)
+        assert (await http.delete("/codes", headers=order)).status_code == 202
+        assert not (await report(http, order))["ended"]
+        if code_comes:
+            (simulated,) = sms4sats_simulator.orders
+            sms4sats_simulator.deliver_code(simulated.order_id, "0042")
+        await sms4sats_clock.advance(65)
+        done = await until_ended(http, order)
+        assert (await http.delete("/codes", headers=order)).status_code == 202
+        assert await report(http, order) == done
+
+    expected = ("0042", "settled") if code_comes else (None, "refunded")
+    assert (done["code"], done["money"]) == expected
 
 
 @pytest.mark.anyio
-async def test_the_service_cancels_as_soon_as_allowed_for_a_customer_who_gives_up(
+async def test_next_start_of_the_service_goes_on_with_the_order_and_its_token(
     app: Callable[[], FastAPI], sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
 ) -> None:
     sms4sats_simulator.behaviour = NO_CODE
     async with serving(app()) as http:
         order = await order_code(http)
-        assert (await http.delete("/codes", headers=order)).status_code == 202
-        await sms4sats_clock.advance(125)
-        await money_is_free(sms4sats_simulator)
+        await sms4sats_clock.advance(60)
 
-
-@pytest.mark.anyio
-async def test_the_service_cancels_what_is_open_when_it_is_stopped(
-    app: Callable[[], FastAPI], sms4sats_simulator: Simulator, sms4sats_clock: ManualClock
-) -> None:
-    sms4sats_simulator.behaviour = NO_CODE
     async with serving(app()) as http:
-        await order_code(http)
-        await sms4sats_clock.advance(125)
-        assert len(sms4sats_simulator.held_orders()) == 1
+        await sms4sats_clock.advance(180)
+        (simulated,) = sms4sats_simulator.held_orders()
+        sms4sats_simulator.deliver_code(simulated.order_id, "0042")
+        await sms4sats_clock.advance(10)
+        done = await until_ended(http, order)
 
-    assert_no_held_orders(sms4sats_simulator)
-
-
-@pytest.mark.anyio
-async def test_the_next_start_of_the_service_cancels_what_was_too_young_to_be(
-    app: Callable[[], FastAPI],
-    sms4sats_simulator: Simulator,
-    sms4sats_clock: ManualClock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service, "GRACE", 0.05)
-    sms4sats_simulator.behaviour = NO_CODE
-    async with serving(app()) as http:
-        await order_code(http)
-    assert len(sms4sats_simulator.held_orders()) == 1
-
-    async with serving(app()):
-        await sms4sats_clock.advance(305)
-        await money_is_free(sms4sats_simulator)
+    assert (done["code"], done["money"]) == ("0042", "settled")
 
 
 @pytest.mark.anyio
-async def test_the_service_answers_in_words_what_cannot_be_done(
+async def test_service_explains_what_it_cannot_do(
     app: Callable[[], FastAPI], sms4sats_simulator: Simulator
 ) -> None:
     async with serving(app()) as http:
@@ -189,15 +245,20 @@ async def test_the_service_answers_in_words_what_cannot_be_done(
 
 # --- the Telegram bot -----------------------------------------------------------------------------
 
+CHAT = 7
+USAGE = "Which country, and which service? Such as: /code germany tg"
+
 
 class FakeTelegram:
-    """The Bot API on loopback, with one chat: what is said in it goes to the bot."""
+    """The Bot API on loopback, with one chat."""
 
     def __init__(self) -> None:
         self.blocked = False
+        self.is_down = False
+        self.messages: list[str] = []
         self._numbers = itertools.count(1)
         self._said: asyncio.Queue[str] = asyncio.Queue()
-        self._answers: asyncio.Queue[str] = asyncio.Queue()
+        self._heard = 0
         self._over = asyncio.Event()
 
     def say(self, text: str) -> None:
@@ -205,17 +266,16 @@ class FakeTelegram:
         self._said.put_nowait(text)
 
     async def hear(self, *expected: str) -> str:
-        """Return the bot's next answers, the last of them, and see that they begin as expected."""
-        answer = ""
+        """Return the last of the bot's next messages, which must start as expected."""
         for beginning in expected:
-            async with asyncio.timeout(10):
-                answer = await self._answers.get()
-            assert answer.startswith(beginning)
-        return answer
+            await until(lambda: len(self.messages) > self._heard)
+            assert self.messages[self._heard].startswith(beginning)
+            self._heard += 1
+        return self.messages[self._heard - 1]
 
     @asynccontextmanager
     async def serve(self) -> AsyncGenerator[TelegramAPIServer]:
-        """Serve, and yield where."""
+        """Serve, and yield the address."""
         app = web.Application()
         app.router.add_post(f"/bot{TOKEN}/{{method}}", self._handle)
         runner = web.AppRunner(app)
@@ -235,18 +295,22 @@ class FakeTelegram:
                 result: object = {"id": 42, "is_bot": True, "first_name": "c", "username": "codes"}
             case "getUpdates":
                 result = await self._updates()
+            case "sendMessage" if self.is_down:
+                failure = {"ok": False, "error_code": 502, "description": "Bad Gateway"}
+                return web.json_response(failure, status=502)
             case "sendMessage" if self.blocked:
                 refusal = {"ok": False, "error_code": 403, "description": "Forbidden: blocked"}
                 return web.json_response(refusal, status=403)
             case "sendMessage":
-                self._answers.put_nowait(str(fields["text"]))
+                assert str(fields["chat_id"]) == str(CHAT)
+                self.messages.append(str(fields["text"]))
                 result = self._message(str(fields["text"]))
             case method:
-                pytest.fail(f"the bot asks for {method}")
+                pytest.fail(f"the bot calls {method}")
         return web.json_response({"ok": True, "result": result})
 
     async def _updates(self) -> list[object]:
-        """Answer as soon as something is said, or it is over."""
+        """Answer as soon as there is a message, or at the end."""
         said = asyncio.create_task(self._said.get())
         over = asyncio.create_task(self._over.wait())
         done, waiting = await asyncio.wait({said, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -260,87 +324,120 @@ class FakeTelegram:
         return {
             "message_id": next(self._numbers),
             "date": 1_800_000_000,
-            "chat": {"id": 7, "type": "private"},
-            "from": {"id": 7, "is_bot": False, "first_name": "c"},
+            "chat": {"id": CHAT, "type": "private"},
+            "from": {"id": CHAT, "is_bot": False, "first_name": "c"},
             "text": text,
         }
 
 
 @asynccontextmanager
 async def running_bot(connect: Connect, journal: Path) -> AsyncGenerator[FakeTelegram]:
-    """Run the bot until the end of the block, where it is told to stop as a server tells it."""
+    """Run the bot until the end of the block, and stop it with SIGTERM as a server does."""
     telegram = FakeTelegram()
     async with telegram.serve() as server, asyncio.TaskGroup() as group:
         bot = Bot(TOKEN, session=AiohttpSession(api=server))
         group.create_task(telegram_bot.run(bot, str(journal), connect))
-        telegram.say("/back")  # so that it is known to run
-        await telegram.hear("You have no order")
+        telegram.say("/code")  # its answer shows that the bot runs
+        await until(lambda: USAGE in telegram.messages)
+        telegram.messages.remove(USAGE)  # a message about an older order may come before it
         yield telegram
         signal.raise_signal(signal.SIGTERM)
 
 
+CREATED = ("Order ", "lnbcrt")
+REFUNDED = "No code arrived, and the order is cancelled. The service refunds what you paid."
+UNKNOWN = "No code arrived, and the service has not confirmed the refund."
+
+
 @pytest.mark.asyncio
-async def test_the_bot_tells_the_number_and_the_code(
+async def test_bot_sends_the_number_and_the_code(
     connect: Connect, sms4sats_simulator: Simulator, tmp_path: Path
 ) -> None:
     sms4sats_simulator.behaviour = PAYS
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.say("/code 43 tg")
-        await telegram.hear("Order ", "lnbcrt", "Your number: +1555", "Your code: 012345")
+        await telegram.hear(*CREATED, "Your number: +1555", "Your code: 012345")
         telegram.say("/code germany tg")
-        await telegram.hear("Order ", "lnbcrt", "Your number: +1555", "Your code: 012345")
+        await telegram.hear(*CREATED, "Your number: +1555", "Your code: 012345")
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "end", "is_held"),
+    [(NO_CODE, REFUNDED, False), (NO_NUMBER, REFUNDED, False), (NEVER_REFUNDED, UNKNOWN, True)],
+    ids=["cancelled", "refunded by the service", "cancel fails"],
+)
 @pytest.mark.asyncio
-async def test_the_bot_asks_for_the_money_back_when_no_code_comes(
-    connect: Connect, sms4sats_simulator: Simulator, tmp_path: Path
+async def test_bot_reports_a_refund_only_if_the_service_confirmed_it(
+    connect: Connect,
+    sms4sats_simulator: Simulator,
+    tmp_path: Path,
+    behaviour: Behaviour,
+    end: str,
+    *,
+    is_held: bool,
 ) -> None:
-    sms4sats_simulator.behaviour = NO_CODE
+    sms4sats_simulator.behaviour = behaviour
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.say("/code germany tg")
-        await telegram.hear("Order ", "lnbcrt", "Your number", "I ask for", "No code. The money")
-        assert_no_held_orders(sms4sats_simulator)
+        await until(lambda: any(text.startswith("No code") for text in telegram.messages))
+
+    assert telegram.messages[-1].startswith(end)
+    assert bool(sms4sats_simulator.held_orders()) == is_held
+    if is_held:
+        (order,) = sms4sats_simulator.orders
+        assert order.order_id in telegram.messages[-1]
 
 
+@pytest.mark.parametrize("code_comes", [False, True], ids=["no code", "late code"])
 @pytest.mark.asyncio
-async def test_a_customer_of_the_bot_may_ask_for_the_money_himself_and_get_the_code_after_all(
-    connect: Connect, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock, tmp_path: Path
+async def test_customer_who_cancels_gets_the_refund_or_a_late_code(
+    connect: Connect,
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    tmp_path: Path,
+    *,
+    code_comes: bool,
 ) -> None:
     sms4sats_clock.autojump = False
-    sms4sats_simulator.behaviour = NO_CODE
+    sms4sats_simulator.behaviour = Behaviour(pay_delay=0, number_delay=10_000, code_delay=None)
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.say("/code germany tg")
-        await telegram.hear("Order ", "lnbcrt")
+        await telegram.hear(*CREATED)
         telegram.say("/code germany tg")
         await telegram.hear("One order at a time")
-        telegram.say("/back")
-        await telegram.hear("I ask for")
-        (order,) = sms4sats_simulator.orders
-        sms4sats_simulator.deliver_code(order.order_id, "0042")
+        telegram.say("/cancel")
+        await telegram.hear("I cancel the order as soon as")
+        if code_comes:
+            (order,) = sms4sats_simulator.orders
+            sms4sats_simulator.assign_number(order.order_id)
+            sms4sats_simulator.deliver_code(order.order_id, "0042")
         await sms4sats_clock.advance(125)
-        await telegram.hear("Your code came after all: 0042")
+        await until(lambda: telegram.messages[-1] in {"Your code: 0042", REFUNDED})
+        telegram.say("/cancel")
+        await until(lambda: telegram.messages[-1] == "You have no order.")
+
+    assert telegram.messages[-2] == ("Your code: 0042" if code_comes else REFUNDED)
+    assert_no_held_orders(sms4sats_simulator)
 
 
 @pytest.mark.asyncio
-async def test_the_bot_says_what_it_cannot_do(
+async def test_bot_explains_what_it_cannot_do(
     connect: Connect, sms4sats_simulator: Simulator, tmp_path: Path
 ) -> None:
-    sms4sats_simulator.behaviour = Behaviour(pay_delay=0, number_available=False)
+    sms4sats_simulator.behaviour = PAYS
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.say("/code germany")
-        await telegram.hear("Which country")
-        telegram.say("/resume")
-        await telegram.hear("Which order")
-        telegram.say("/resume ???")
-        await telegram.hear("Which order")
+        await telegram.hear(USAGE)
+        telegram.say("/cancel")
+        await telegram.hear("You have no order")
         telegram.say("/code atlantis tg")
         assert "atlantis" in await telegram.hear("")
         telegram.say("/code germany tg")
-        await telegram.hear("Order ", "lnbcrt", "No code. The money")
+        await telegram.hear(*CREATED, "Your number", "Your code")
 
 
 @pytest.mark.asyncio
-async def test_the_bot_cancels_for_a_customer_who_has_blocked_it(
+async def test_bot_cancels_for_a_customer_who_has_blocked_it(
     connect: Connect,
     sms4sats_simulator: Simulator,
     tmp_path: Path,
@@ -350,30 +447,96 @@ async def test_the_bot_cancels_for_a_customer_who_has_blocked_it(
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.blocked = True
         telegram.say("/code germany tg")
-        await until(lambda: "a customer cannot be told" in caplog.text)
+        await until(lambda: caplog.text.count("a message cannot be sent") == 2)
         telegram.blocked = False
-        telegram.say("/back")
+        telegram.say("/cancel")
         await telegram.hear("You have no order")
 
     assert_no_held_orders(sms4sats_simulator)
 
 
 @pytest.mark.asyncio
-async def test_the_next_start_of_the_bot_gives_back_what_the_last_one_left(
+async def test_next_start_of_the_bot_waits_for_the_rest_of_the_time(
     connect: Connect, sms4sats_simulator: Simulator, sms4sats_clock: ManualClock, tmp_path: Path
 ) -> None:
     sms4sats_clock.autojump = False
     sms4sats_simulator.behaviour = NO_CODE
     async with running_bot(connect, tmp_path / "bot") as telegram:
         telegram.say("/code germany tg")
-        await telegram.hear("Order ", "lnbcrt")
+        await telegram.hear(*CREATED)
+        await sms4sats_clock.advance(60)
     (order,) = sms4sats_simulator.held_orders()
 
     async with running_bot(connect, tmp_path / "bot") as telegram:
-        await sms4sats_clock.advance(125)
-        await money_is_free(sms4sats_simulator)
-        telegram.say(f"/resume {order.order_id}")
-        await telegram.hear("Order ", order.payreq, "No code. The money")
+        telegram.say("/code germany tg")
+        await telegram.hear("One order at a time")
+        await sms4sats_clock.advance(180)
+        assert len(sms4sats_simulator.held_orders()) == 1
+        sms4sats_simulator.deliver_code(order.order_id, "0042")
+        await sms4sats_clock.advance(10)
+        await until(lambda: telegram.messages[-1] == "Your code: 0042")
+
+
+@pytest.mark.parametrize("recovers", [True, False], ids=["telegram recovers", "bot restarts"])
+@pytest.mark.asyncio
+async def test_result_that_telegram_did_not_take_is_sent_again(
+    connect: Connect,
+    sms4sats_simulator: Simulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    recovers: bool,
+) -> None:
+    monkeypatch.setattr(telegram_bot, "PAUSE", 0.01)
+    sms4sats_simulator.behaviour = PAYS
+
+    def is_settled() -> bool:
+        return [order.code for order in sms4sats_simulator.orders] == ["012345"]
+
+    async with running_bot(connect, tmp_path / "bot") as telegram:
+        telegram.say("/code germany tg")
+        await telegram.hear(*CREATED)
+        telegram.is_down = True
+        await until(is_settled)
+        if recovers:
+            telegram.is_down = False
+            await until(lambda: "Your code: 012345" in telegram.messages)
+
+    async with running_bot(connect, tmp_path / "bot") as telegram:
+        if not recovers:
+            await telegram.hear("Your code: 012345")
+        telegram.say("/cancel")
+        await telegram.hear("You have no order")
+
+
+@pytest.mark.asyncio
+async def test_order_of_another_program_in_the_same_journal_gets_no_message(
+    connect: Connect, sms4sats_simulator: Simulator, tmp_path: Path
+) -> None:
+    sms4sats_simulator.behaviour = PAYS
+    async with SqliteJournal(tmp_path / "bot") as journal:
+        await connect(journal=journal).create_order(43, "tg")
+
+    async with running_bot(connect, tmp_path / "bot") as telegram:
+        telegram.say("/code germany tg")
+        await telegram.hear(*CREATED, "Your number", "Your code")
+        await until(lambda: not sms4sats_simulator.held_orders())
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (OrderResult("id", OrderOutcome.CODE_RECEIVED, "0042"), "Your code: 0042"),
+        (OrderResult("id", OrderOutcome.CANCELLED), REFUNDED),
+        (OrderResult("id", OrderOutcome.REFUNDED), REFUNDED),
+        (OrderResult("id", None), UNKNOWN),
+        # A code counts, whatever else is known.
+        (OrderResult("id", None, "0042"), "Your code: 0042"),
+    ],
+    ids=["code", "cancelled", "refunded", "unknown", "code and unknown"],
+)
+def test_bot_describes_every_result(result: OrderResult, text: str) -> None:
+    assert telegram_bot.describe(result).startswith(text)
 
 
 # --- the script -----------------------------------------------------------------------------------
