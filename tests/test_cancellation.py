@@ -25,7 +25,7 @@ async def a_cancelled_future() -> None:
 
 
 async def a_cancelled_task() -> None:
-    task = asyncio.ensure_future(asyncio.sleep(9))
+    task = asyncio.ensure_future(anyio.sleep_forever())
     task.cancel()
     await task
 
@@ -86,7 +86,7 @@ async def test_the_cancellation_of_the_own_task_passes(times: int) -> None:
     async def run() -> None:
         with cancellations_of_others():
             entered.set()
-            await asyncio.sleep(9)
+            await anyio.sleep_forever()
 
     task = asyncio.ensure_future(run())
     await entered.wait()

@@ -978,7 +978,7 @@ async def test_cancelled_while_the_result_is_delivered_the_result_stays() -> Non
             written = await super().update(changes)
             if it.ended() and not slow.is_set():
                 slow.set()
-                await asyncio.sleep(1)
+                await anyio.sleep_forever()
             return written
 
     opened = it.new_client(Slow()).open_order(187, "tg")
