@@ -43,7 +43,7 @@ SETTLED, REFUNDED = Money.SETTLED, Money.REFUNDED
 STEPS: Final[tuple[Message | Heading, ...]] = (
     Message(PROGRAM, JOURNAL, "an order is requested", PAYER),
     Message(PROGRAM, SERVICE, "create_order()", PAYER),
-    Message(SERVICE, PROGRAM, "order id, hold invoice", PAYER),
+    Message(SERVICE, PROGRAM, "order ID, hold invoice", PAYER),
     Message(PROGRAM, JOURNAL, "the order and its deadline", PAYER),
     Message(PROGRAM, WALLET, "the invoice", PAYER),
     Message(WALLET, SERVICE, "pays: held", HELD),
