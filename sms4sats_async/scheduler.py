@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -25,7 +26,14 @@ from ._process import new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
 from .journal import JournalChange, JournalEntry
-from .journal.entry import acknowledge, both, defer, record_intent, release_claim
+from .journal.entry import (
+    acknowledge,
+    belongs_to,
+    both,
+    defer,
+    record_intent,
+    release_claim,
+)
 from .models import Order
 from .results import OrderResult
 
@@ -78,6 +86,8 @@ class OrderScheduler:
             finish=self._store.put,
             owner="" if client.journal is None else self._owner,
         )
+        # Of each order the newest `add` that was not awaited yet.
+        self._unrecorded: dict[str, QueuedOrder] = {}
         self._running = False
 
     def __len__(self) -> int:
@@ -137,6 +147,10 @@ class OrderScheduler:
                 default_deadline=now + time_span(max(0.0, queued.deadline - age)),
                 not_before=not_before,
             )
+            older = self._unrecorded.get(order_id)
+            if older is not None:  # awaited later, it must not undo this one
+                older.unrecorded = queued.unrecorded
+            self._unrecorded[order_id] = queued
         self._queue.add(queued)
         return self._record(queued)
 
@@ -231,23 +245,43 @@ class OrderScheduler:
         return self._context.elapsed.now() - queued.birth
 
     async def _record(self, queued: QueuedOrder) -> None:
-        recorder = self._context.recorder
-        change = queued.unrecorded
-        if recorder.journal is None or change is None:
+        """Record what the caller wants, with what other calls of `add` wait to record.
+
+        A loop that first adds many orders and then awaits each call needs a few writes only.
+        """
+        recorder, order_id = self._context.recorder, queued.order_id
+        if recorder.journal is None or queued.unrecorded is None:
             await anyio.lowlevel.checkpoint()  # many in a loop must not stop the event loop
             return
+        some = {order_id: queued}
+        for each in islice(self._unrecorded.values(), AT_ONCE):
+            some.setdefault(each.order_id, each)
+        for each in some.values():
+            self._unrecorded.pop(each.order_id, None)
+        changes = [
+            (each.order_id, each.unrecorded)
+            for each in some.values()
+            if each.unrecorded is not None
+        ]
         try:
-            (entry,) = await recorder.write([(queued.order_id, change)])
-        except JournalError as error:
-            error.order_id = queued.order_id
+            entries = await recorder.write(changes)
+        except JournalError as error:  # each other call tries again when it is awaited
+            error.order_id = order_id
             raise
-        queued.unrecorded = None
-        assert entry is not None  # noqa: S101 - an intent adds an entry
-        try:
-            check_root(self._context, entry)
-        except ValueError:
-            self._queue.remove(queued.order_id)
-            raise
+        for (each_id, change), entry in zip(changes, entries, strict=True):
+            assert entry is not None  # noqa: S101 - an intent adds an entry
+            each = some[each_id]
+            if belongs_to(entry, recorder.base_url):
+                self._follow(each, change, entry)
+            else:
+                self._queue.remove(each_id)
+                if each is queued:
+                    check_root(self._context, entry)
+
+    def _follow(self, queued: QueuedOrder, change: JournalChange, entry: JournalEntry) -> None:
+        """Follow an entry that was recorded, as the journal may know better than the caller."""
+        if queued.unrecorded is change:
+            queued.unrecorded = None
         if self._queue.get(queued.order_id) is not queued:
             return
         # The journal may know better when the order was created, and the deadline.

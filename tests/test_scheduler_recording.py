@@ -1,0 +1,114 @@
+"""How `OrderScheduler.add` records: many orders in few writes, each as its newest call says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sms4sats_async import (
+    InvalidArgumentError,
+    JournalEntry,
+    JournalError,
+    MemoryJournal,
+    OrderScheduler,
+)
+from sms4sats_async.journal.entry import ensure_entry
+from tests.journal_contract import OTHER_ROOT, numbered_order
+from tests.simulated import FailingJournal, Simulated, entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms4sats_async import JournalChange
+
+pytestmark = pytest.mark.anyio
+
+
+class Counting(MemoryJournal):
+    """A journal that notes how many changes each update has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    async def update(
+        self, changes: Sequence[tuple[str, JournalChange]], /
+    ) -> Sequence[JournalEntry | None]:
+        self.sizes.append(len(changes))
+        return await super().update(changes)
+
+
+async def test_orders_that_are_added_before_the_first_await_are_recorded_together() -> None:
+    journal = Counting()
+    scheduler = OrderScheduler(Simulated(journal=journal).client)
+    calls = [scheduler.add(numbered_order(number), timeout=60) for number in range(5000)]
+    for call in calls:
+        await call
+    assert journal.sizes == [2000, 2000, 1000]
+    assert len(await journal.pending()) == len(scheduler) == 5000
+
+
+async def test_an_order_that_is_awaited_at_once_is_recorded_at_once() -> None:
+    journal = Counting()
+    scheduler = OrderScheduler(Simulated(journal=journal).client)
+    for number in range(3):
+        await scheduler.add(numbered_order(number))
+        assert len(await journal.pending()) == number + 1
+    assert journal.sizes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["older first", "newer first"])
+async def test_the_newest_call_counts_in_whatever_order_the_calls_are_awaited(first: int) -> None:
+    journal = Counting()
+    it = Simulated(journal=journal)
+    order = await it.order()
+    scheduler = OrderScheduler(it.client)
+    calls = [scheduler.add(order, timeout=60), scheduler.add(order, timeout=600)]
+    other = scheduler.add(numbered_order(1))
+    await calls[first]
+    await calls[1 - first]
+    await other
+    entry = await entry_of(journal, order.order_id)
+    assert entry.code_deadline == datetime.fromtimestamp(it.clock.now(), UTC) + timedelta(
+        seconds=600
+    )
+
+
+async def test_a_failed_write_is_an_error_of_the_call_and_others_try_again() -> None:
+    journal = FailingJournal()
+    it = Simulated(journal=journal)
+    scheduler = OrderScheduler(it.client)
+    one, two, three = (scheduler.add(numbered_order(number)) for number in range(3))
+    journal.error = OSError("disk full")
+    with pytest.raises(JournalError) as caught:
+        await one
+    assert caught.value.order_id == numbered_order(0).order_id
+    with pytest.raises(JournalError) as caught:
+        await two
+    assert caught.value.order_id == numbered_order(1).order_id
+    journal.error = None
+    await three
+    # The scheduler drives the others too, and records them with their claims.
+    assert [entry.order_id for entry in await journal.pending()] == [numbered_order(2).order_id]
+    assert len(scheduler) == 3
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["foreign first", "own first"])
+async def test_an_order_of_another_root_is_an_error_of_its_own_call_only(first: int) -> None:
+    journal = MemoryJournal()
+    foreign, own = numbered_order(0), numbered_order(1)
+    change = ensure_entry(foreign, foreign.created_at, OTHER_ROOT)
+    await journal.update([(foreign.order_id, change)])
+    scheduler = OrderScheduler(Simulated(journal=journal).client)
+    calls = [scheduler.add(foreign), scheduler.add(own)]
+    for number in (first, 1 - first):
+        if number == 0:
+            with pytest.raises(InvalidArgumentError, match="the order belongs to"):
+                await calls[0]
+        else:
+            await calls[1]
+    assert len(scheduler) == 1
+    assert (await entry_of(journal, own.order_id)).pending
+    assert (await entry_of(journal, foreign.order_id)).base_url == OTHER_ROOT
