@@ -532,25 +532,43 @@ def _stronger(
 
 
 def _new_entry(
-    order: Order | str, at: datetime, base_url: str, created_at: datetime | None = None
+    order: Order | str,
+    at: datetime,
+    base_url: str,
+    *,
+    created_at: datetime | None = None,
+    code_deadline: datetime | None = None,
+    minimum_age: timedelta | None = None,
+    not_before: datetime | None = None,
 ) -> JournalEntry:
     key = secrets.token_hex(16)
     if isinstance(order, str):
-        return JournalEntry(key, "receive", created_at or at, order, base_url=base_url)
-    entry = JournalEntry(
+        return JournalEntry(
+            key,
+            "receive",
+            created_at or at,
+            order,
+            base_url=base_url,
+            code_deadline=code_deadline,
+            minimum_age=minimum_age,
+            not_before=not_before,
+        )
+    # In one go, because a hundred thousand orders may be added at once.
+    return JournalEntry(
         key,
         "send" if isinstance(order, SendOrder) else "receive",
         created_at or order.created_at,
         order.order_id,
         order.invoice,
-        metadata=order.metadata,
-        base_url=base_url,
+        order.country if isinstance(order, ReceiveOrder) else None,
+        order.service if isinstance(order, ReceiveOrder) else None,
+        order.phone if isinstance(order, SendOrder) else None,
+        order.metadata,
+        base_url,
+        code_deadline=code_deadline,
+        minimum_age=minimum_age,
+        not_before=not_before,
     )
-    if isinstance(order, SendOrder):
-        return attrs.evolve(entry, phone=order.phone)
-    if isinstance(order, ReceiveOrder):
-        return attrs.evolve(entry, country=order.country, service=order.service)
-    return entry
 
 
 def _record_intent(
@@ -564,21 +582,31 @@ def _record_intent(
     /,
 ) -> JournalEntry:
     created_at, code_deadline, default_deadline, minimum_age, not_before = wanted
-    before = _new_entry(order, at, base_url, created_at) if entry is None else entry
-    if entry is not None and not belongs_to(entry, base_url):
+    if entry is None:
+        return _new_entry(
+            order,
+            at,
+            base_url,
+            created_at=created_at,
+            code_deadline=code_deadline or default_deadline,
+            minimum_age=minimum_age,
+            not_before=not_before,
+        )
+    if not belongs_to(entry, base_url):
         return entry
+    # A new intent for an order whose end is unclear: it is tried again.
+    has_ended = isinstance(entry.outcome, OrderOutcome)
     after = attrs.evolve(
-        before,
-        created_at=created_at or before.created_at,
-        base_url=before.base_url or base_url,
-        code_deadline=code_deadline or before.code_deadline or default_deadline,
-        minimum_age=before.minimum_age if minimum_age is None else minimum_age,
+        entry,
+        created_at=created_at or entry.created_at,
+        base_url=entry.base_url or base_url,
+        code_deadline=code_deadline or entry.code_deadline or default_deadline,
+        minimum_age=entry.minimum_age if minimum_age is None else minimum_age,
         not_before=not_before,
+        finished_at=entry.finished_at if has_ended else None,
+        delivered_at=entry.delivered_at if has_ended else None,
     )
-    if entry is not None and not isinstance(entry.outcome, OrderOutcome):
-        # A new intent for an order whose end is unclear: it is tried again.
-        after = attrs.evolve(after, finished_at=None, delivered_at=None)
-    return before if after == before else after
+    return entry if after == entry else after
 
 
 def both(first: JournalChange, second: JournalChange) -> JournalChange:

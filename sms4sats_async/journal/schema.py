@@ -226,7 +226,9 @@ def _entries(rows: sqlite3.Cursor) -> list[JournalEntry]:
 
 
 def _row(entry: JournalEntry) -> list[object]:
-    values: list[Any] = [*map(_storable, _VALUES(entry))]
+    values: list[Any] = list(_VALUES(entry))
+    for place in _TEXTS:
+        values[place] = _storable(values[place])
     for place, (encode, _) in _CODECS.items():
         if values[place] is not None:
             values[place] = encode(values[place])
@@ -295,3 +297,6 @@ _CODEC_OF: Final[Mapping[str, _Codec]] = {
 }
 _CODECS: Final = {_FIELDS.index(name): codec for name, codec in _CODEC_OF.items()}
 """How a value is written and read that SQLite cannot store as it is, by its column's position."""
+
+_TEXTS: Final = tuple(place for place in range(len(_FIELDS)) if place not in _CODECS)
+"""The positions of the other columns, most of which are texts."""
