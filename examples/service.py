@@ -1,8 +1,8 @@
 """A web service that sells codes: FastAPI, with one client for the whole process.
 
-    POST    /codes   {"country": 187, "service": "tg"}: order a code; returns a token and an invoice
-    GET     /codes   the number, the code once it arrived, and where the money is
-    DELETE  /codes   give up: cancel the order as soon as the service allows it
+    POST    /codes   Order a code: {"country": 187, "service": "tg"}. Returns token and invoice.
+    GET     /codes   Returns the number, the code once it arrived, and where the money is.
+    DELETE  /codes   Give up: the order is cancelled as soon as the service allows it.
 
 The last two name the order in the header `Authorization: Bearer <token>`. The token is this
 program's own, because with the order id anyone could read the code elsewhere. It is not in the URL,

@@ -1,11 +1,11 @@
-"""What all tests share.
+"""Fixtures and settings of all tests.
 
-Two plugins drive async tests, and each touches only the tests that ask for it by a marker:
+Two plugins run async tests. A marker chooses one:
 
-- `@pytest.mark.anyio` runs a test twice, on asyncio and on Trio: the choice for nearly all.
-- `@pytest.mark.asyncio` (pytest-asyncio) is for what only a user of asyncio meets.
+- `@pytest.mark.anyio` runs a test twice, on asyncio and on Trio. Nearly all tests use it.
+- `@pytest.mark.asyncio` (pytest-asyncio) is for behaviour that concerns asyncio only.
 
-A coroutine test without a marker is an error, not a test that is skipped in silence.
+A coroutine test without a marker is an error, so no test is skipped silently.
 """
 
 import os
@@ -14,19 +14,19 @@ import signal
 import hypothesis
 import pytest
 
-# A deadline per example measures how busy the machine is. `settings.default` is kept as the base
-# because hypothesis chooses it by the place: on CI it draws the same examples every time.
+# No deadline per example, because it depends on how busy the machine is. `settings.default` is the
+# base because hypothesis has another one on CI, which draws the same examples every time.
 hypothesis.settings.register_profile("project", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("project")
 
-# What a script starts in its background ignores Ctrl-C, and so would all that the tests start.
+# A shell makes its background processes ignore Ctrl-C, and the children of the tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Both event loops, by name: without this, anyio takes whichever happen to be installed."""
+    """Run tests on both event loops; by default, anyio takes those that are installed."""
     backend = request.param
     assert isinstance(backend, str)
     return backend
@@ -34,8 +34,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of whoever runs it: a key, another service, a proxy."""
+    """Remove the user's settings from the environment: a key, a root, a proxy."""
     for name in list(os.environ):
-        # Proxies are read in either case.
+        # Names of proxies may be in upper or lower case.
         if name.startswith("SMS4SATS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
