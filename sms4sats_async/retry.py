@@ -35,7 +35,7 @@ def _at_least_one(_instance: object, attribute: Attribute[Any], value: object) -
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         problem = (
             f"{attribute.name} must be a whole number of at least 1, not {show(value)}: it counts "
-            "all attempts, so 1 means never again"
+            "all attempts, so 1 means no retry"
         )
         raise InvalidArgumentError(problem)
 
@@ -54,22 +54,22 @@ def _growing(_instance: object, attribute: Attribute[Any], value: object) -> Non
 
 @attrs.frozen
 class RetryPolicy:
-    """How often and how patiently a call is tried.
+    """How often and for how long a call is retried.
 
     The wait before attempt n+1 is drawn evenly from 0 to
-    `min(maximum_delay, initial_delay * multiplier ** (n - 1))`: full jitter, so that many clients
-    that failed together do not come back together. What may be repeated at all belongs to the
-    call, not to the policy.
+    `min(maximum_delay, initial_delay * multiplier ** (n - 1))`. This is full jitter: many clients
+    that failed together do not retry together. Which failures are retried depends on the call, not
+    on the policy.
 
     Attributes:
-        attempts: All attempts, the first included; 1 means never again.
+        attempts: The number of attempts, the first included; 1 means no retry.
         initial_delay: Seconds (or a timedelta) that the first wait lasts at most.
         maximum_delay: Seconds that any wait lasts at most.
         multiplier: How the bound of the wait grows.
         total_timeout: Seconds for everything together: attempts, waits, and waiting for a free
             connection; None means no such bound.
-        retry_after_limit: The longest `Retry-After`, in seconds, that is waited out; a longer one
-            ends the call at once, and stands on the error.
+        retry_after_limit: The longest `Retry-After`, in seconds, that is waited out. A longer one
+            ends the call at once and is on the error.
 
     Raises:
         InvalidArgumentError: If a value is invalid.
@@ -99,10 +99,10 @@ class RetryPolicy:
 
 
 def may_repeat(safety: Safety, error: Sms4SatsError) -> bool:
-    """Tell whether sending again is harmless and can help.
+    """Return whether a retry is harmless and useful.
 
-    Never repeated are 400, 401, 403, 404 and every other refusal that the same request would meet
-    again; and, where a second request could buy twice, whatever might have arrived.
+    A 400, 401, 403, 404, or any other refusal that the same request would meet again, is not
+    retried. A request that could buy twice is retried only if it was not sent.
     """
     if safety is Safety.ONLY_IF_NOT_SENT:
         return (
@@ -124,7 +124,7 @@ def next_delay(
 
     Args:
         policy: The caller's policy.
-        safety: Which failures of this operation may be answered by sending again.
+        safety: Which failures of this operation can be retried.
         error: How the attempt failed.
         attempt: Which attempt it was, from 1 on.
         elapsed: Seconds since the call began.

@@ -45,7 +45,7 @@ ONCE = RetryPolicy(attempts=1)
 
 
 class Engine(Simulated):
-    """A job engine: it calls again when it is told to, with a new client each time."""
+    """A job engine: it calls again at the returned time, with a new client each time."""
 
     def __init__(
         self,

@@ -181,7 +181,7 @@ class DrivenOrder:
         if entry.not_before is not None:
             not_before = (entry.not_before - created_at).total_seconds()
             if entry.code_deadline is None:
-                self.deadline = 0.0  # left to the service, so nobody waits for its code
+                self.deadline = 0.0  # left to the service: no caller waits for its code
         minimum_age = self.intent.minimum_age
         if entry.minimum_age is not None:
             minimum_age = entry.minimum_age.total_seconds()
