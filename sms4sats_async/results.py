@@ -47,10 +47,6 @@ class OrderResult(Displayed):
     @property
     def money(self) -> Money:
         """Where the money is."""
-        match self.refunded:
-            case None:
-                return Money.UNKNOWN if self.status is None else self.status.money
-            case True:
-                return Money.REFUNDED
-            case False:
-                return Money.SETTLED
+        if self.refunded is None:
+            return Money.UNKNOWN if self.status is None else self.status.money
+        return Money.REFUNDED if self.refunded else Money.SETTLED
