@@ -36,6 +36,7 @@ _WEBHOOK_URL: Final = re.compile(r"https?://(?![/?#:@])[!-~]+")
 _LARGEST_COUNT: Final = 1_000_000_000
 _LARGEST_COUNTRY: Final = 999_999_999
 _NEVER_IN_A_URL: Final = frozenset('\\^|<>{}"`')
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _LONGEST_ORDER_ID: Final = 1024
 
 
@@ -346,9 +347,10 @@ def api_key(value: object) -> str:
 
 
 def base_url(value: object, *, key_is_set: bool) -> str:
-    """Return an absolute http(s) root without a slash at its end.
+    """Return an absolute http(s) root in one form: the journal tells services apart by it.
 
-    With a key, plain http is only allowed to this machine: the network could read the key.
+    Scheme and host are in lower case, and a default port or a slash at the end is removed. With a
+    key, plain http is only allowed to this machine: the network could read the key.
     """
     wanted = "base_url must be an absolute http:// or https:// URL such as https://host"
     if not isinstance(value, str):
@@ -379,7 +381,8 @@ def base_url(value: object, *, key_is_set: bool) -> str:
     if key_is_set and parts.scheme == "http" and not is_loopback(host):
         problem = "base_url must be https:// if there is an API key, except on this machine"
         raise InvalidArgumentError(problem)
-    return value.rstrip("/")
+    address = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme]).removesuffix(":")
+    return f"{parts.scheme}://{address}{parts.path}".rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

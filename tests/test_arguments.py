@@ -617,21 +617,24 @@ def test_api_key_that_no_header_can_have_is_refused_and_not_shown(value: object)
         ("https://host:8443/", "https://host:8443"),
         ("https://host/sms/v2", "https://host/sms/v2"),
         ("https://host/sms/v2/", "https://host/sms/v2"),
-        ("HTTPS://Host", "HTTPS://Host"),
+        ("HTTPS://Host/SMS", "https://host/SMS"),
+        ("https://host:443/", "https://host"),
+        ("https://host:80", "https://host:80"),
+        ("https://host:", "https://host"),
+        ("https://[::443]", "https://[::443]"),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]"),
         ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
         ("http://localhost", "http://localhost"),
         ("http://localhost:8080/", "http://localhost:8080"),
         ("http://sms.localhost", "http://sms.localhost"),
-        ("http://LOCALHOST", "http://LOCALHOST"),
+        ("http://LOCALHOST:80", "http://localhost"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("http://127.1.2.3", "http://127.1.2.3"),
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
 @pytest.mark.parametrize("key_is_set", [True, False])
-def test_root_is_used_without_the_slash_at_its_end(
-    value: str, expected: str, *, key_is_set: bool
-) -> None:
+def test_root_has_one_form(value: str, expected: str, *, key_is_set: bool) -> None:
     assert arguments.base_url(value, key_is_set=key_is_set) == expected
 
 
@@ -654,7 +657,7 @@ def test_root_is_used_without_the_slash_at_its_end(
     ],
 )
 def test_plain_http_with_a_key_is_refused_except_on_this_machine(value: str) -> None:
-    assert arguments.base_url(value, key_is_set=False) == value
+    assert arguments.base_url(value, key_is_set=False) == value.lower()
     with pytest.raises(InvalidArgumentError, match="must be https:// if there is an API key"):
         arguments.base_url(value, key_is_set=True)
 
