@@ -23,6 +23,11 @@ def new_owner() -> str:
     return f"{_machine()}/{pid}/{start}/{secrets.token_hex(8)}"
 
 
+def is_of_this_process(owner: str) -> bool:
+    """Return whether this process named an owner: a process that was forked later did not."""
+    return owner.split("/")[1] == str(os.getpid())
+
+
 def has_died(owner: str) -> bool:
     """Return whether the process of an owner provably ended.
 

@@ -22,7 +22,7 @@ from ._orders.many import (
     release_claims,
 )
 from ._orders.steps import OrderContext, hold_result
-from ._process import new_owner
+from ._process import is_of_this_process, new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
 from .journal import JournalChange, JournalEntry
@@ -190,12 +190,16 @@ class OrderScheduler:
         """Resume what the journal has as pending, and drive orders until the task is cancelled.
 
         Raises:
-            ClientStateError: The scheduler runs already, or the client or its HTTP session is
-                closed. The orders stay pending.
+            ClientStateError: The scheduler runs already or was made before a fork, or the client or
+                its HTTP session is closed. The orders stay pending.
             JournalError: The journal cannot be read. Nothing was sent.
         """
         if self._running:
             problem = "the scheduler runs already"
+            raise ClientStateError(problem)
+        if not is_of_this_process(self._owner):
+            # Both processes would claim the same orders under one name, and cancel each twice.
+            problem = "the scheduler was made before the process forked; make one in each process"
             raise ClientStateError(problem)
         self._running = True
         self._store.reopen()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sms4sats_async import _process
-from sms4sats_async._process import has_died, new_owner
+from sms4sats_async._process import has_died, is_of_this_process, new_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -57,6 +57,7 @@ def test_a_process_that_is_killed_has_died_before_and_after_its_parent_notices()
 @linux
 def test_this_process_lives() -> None:
     assert not has_died(new_owner())
+    assert is_of_this_process(new_owner())
 
 
 def test_every_owner_has_its_own_name() -> None:
@@ -74,12 +75,16 @@ def test_a_later_process_with_the_same_number_is_another_one() -> None:
 def test_the_owner_of_a_forked_process_names_that_process() -> None:
     code = """
 import os, sys
-from sms4sats_async._process import has_died, new_owner
+from sms4sats_async._process import has_died, is_of_this_process, new_owner
 
 parent = new_owner()
 child = os.fork()
 if child == 0:
-    os._exit(not (new_owner().split("/")[1] == str(os.getpid()) and not has_died(parent)))
+    assert is_of_this_process(new_owner())
+    assert not is_of_this_process(parent)
+    assert not has_died(parent)
+    os._exit(0)
+assert is_of_this_process(parent)
 sys.exit(os.waitpid(child, 0)[1])
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)  # noqa: S603 - our own code

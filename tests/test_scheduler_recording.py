@@ -1,13 +1,16 @@
-"""How `OrderScheduler.add` records: many orders in few writes, each as its newest call says."""
+"""How `OrderScheduler.add` records many orders, and which process a scheduler belongs to."""
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from sms4sats_async import (
+    ClientStateError,
     InvalidArgumentError,
     JournalEntry,
     JournalError,
@@ -112,3 +115,16 @@ async def test_an_order_of_another_root_is_an_error_of_its_own_call_only(first: 
     assert len(scheduler) == 1
     assert (await entry_of(journal, own.order_id)).pending
     assert (await entry_of(journal, foreign.order_id)).base_url == OTHER_ROOT
+
+
+async def test_a_scheduler_that_was_made_before_a_fork_does_not_run_in_the_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would claim orders under the name of the parent's scheduler."""
+    scheduler = OrderScheduler(Simulated(journal=MemoryJournal()).client)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        with pytest.raises(ClientStateError, match="made before the process forked"):
+            await scheduler.run()
+    with anyio.move_on_after(0):
+        await scheduler.run()
