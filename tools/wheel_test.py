@@ -42,6 +42,8 @@ CHOSEN = (
     "test_code_or_refund.py",
     "test_cancel_orders.py",
     "test_journal.py",
+    "test_journal_migration.py",
+    "test_journal_fork.py",
     "test_transport_own.py",
     "test_transport_injected.py",
     "test_decode_endpoints.py",
