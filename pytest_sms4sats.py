@@ -1,7 +1,7 @@
 """The pytest plugin of sms4sats-async: fixtures for a client, a simulator and their clock.
 
 pytest loads this file at every start, in every project of the environment. So it imports only
-pytest until a fixture is used, and is not part of the package: importing a module of the package
+pytest until a fixture is used. It is not part of the package: importing a module of the package
 would import all of it, before coverage can measure it.
 """
 

@@ -36,7 +36,7 @@ AT_ONCE = 2_000
 
 
 def new_order(created_at: datetime) -> ReceiveOrder:
-    """Return an order that nobody else holds."""
+    """Return a new order."""
     return ReceiveOrder(secrets.token_hex(32), "", created_at)
 
 
@@ -54,7 +54,7 @@ async def memory_of_each(client: Sms4SatsClient) -> float:
 
 
 async def seconds_to_arm(path: Path, orders: int) -> tuple[float, float]:
-    """Return the seconds to record orders in a journal, and for another scheduler to resume them."""
+    """Return the seconds to record orders in a journal, and to resume them from it."""
     now = datetime.now(UTC)
     made = [new_order(now) for _ in range(orders)]
     async with (

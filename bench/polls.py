@@ -1,8 +1,13 @@
 """What orders cost that wait for their codes, from a fresh process.
 
-Started by run.py as `polls.py KIND ROOT ORDERS`. It writes one line: the seconds of CPU, the longest
-time for which the event loop did nothing else, the 99th percentile of how late a poll was in
-seconds, the KiB of each order while it waits, and how many orders were not cancelled at the end.
+Started by run.py as `polls.py KIND ROOT ORDERS`. It writes one line of five numbers:
+
+- the seconds of CPU
+- the longest time for which the event loop did nothing else, in seconds
+- the 99th percentile of how late a poll was, in seconds
+- the KiB of each order while it waits
+- how many orders were not cancelled at the end
+
 The bare kinds send as many requests one after the other.
 """
 

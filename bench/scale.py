@@ -1,8 +1,11 @@
 """Many orders that are due at the same moment, cancelled some at a time, from a fresh process.
 
-Started by run.py as `scale.py KIND ROOT ORDERS`. It writes one line: how many were cancelled, the
-seconds from the moment they were due by the wall, the seconds of CPU with all that came before, and
-the longest time for which the event loop stood still.
+Started by run.py as `scale.py KIND ROOT ORDERS`. It writes one line of four numbers:
+
+- how many orders were cancelled
+- the seconds by the wall from the moment they were due
+- the seconds of CPU, with all that came before
+- the longest time for which the event loop did nothing else, in seconds
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Small servers on this machine that misbehave on demand, and what their tests share.
 
-A server runs in a thread of its own with a loop of its own, so that it is the same under asyncio
-and Trio, adds no task to the loop under test, and goes on while that loop is cancelled to pieces.
+A server runs in a thread of its own with a loop of its own. So it is the same under asyncio and
+Trio, adds no task to the loop under test, and goes on while that loop is cancelled.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ async def silent(peer: Peer) -> None:
 
 @functools.cache
 def authority() -> trustme.CA:
-    """Return a throwaway authority that nobody trusts unless told to."""
+    """Return a throwaway authority that is trusted only on request."""
     return trustme.CA()
 
 
@@ -355,7 +355,7 @@ def certified(*names: str) -> ssl.SSLContext:
 
 @functools.cache
 def trusting(*, authority_too: bool) -> ssl.SSLContext:
-    """Return a client's context, one for all: it trusts that authority or nobody."""
+    """Return a client's context, one for all: it trusts that authority only."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if authority_too:
         issuer: Any = authority()
@@ -399,7 +399,7 @@ async def opened(
     Args:
         adapter: One of `ADAPTERS`.
         url: The root.
-        trusted: Whether it trusts the throwaway authority; nobody else is trusted, except by the
+        trusted: Whether it trusts the throwaway authority; no other one is trusted, except by the
             client's own connections. Those take this and the proxy from the environment.
         proxy: A proxy for every URL.
         settings: For `Sms4SatsClient`.
@@ -505,9 +505,9 @@ def behind_proxy(script: Script) -> Door:
 
 @contextlib.contextmanager
 def refused() -> Generator[Place]:
-    """Go to a port on which nobody listens."""
+    """Go to a port without a listener."""
     with socket.socket() as unused:
-        # Bound and not listening, so nobody else gets it meanwhile.
+        # Bound and not listening, so no other program gets it meanwhile.
         unused.bind(("127.0.0.1", 0))
         yield Place(f"http://127.0.0.1:{unused.getsockname()[1]}")
 
@@ -678,7 +678,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 
 class JumpingClock:
-    """A clock whose sleeps take no time, and are written down.
+    """A clock whose sleeps take no time, and are recorded.
 
     Attributes:
         slept: Every sleep, in seconds.

@@ -198,7 +198,7 @@ def test_services_of_a_country_by_name(shell: Shell) -> None:
 # --- an order -------------------------------------------------------------------------------------
 
 
-def test_order_shows_all_that_is_needed_and_writes_it_down(shell: Shell) -> None:
+def test_order_shows_the_order_and_records_it(shell: Shell) -> None:
     ended = shell("order", "187", "tg")
 
     (made,) = shell.service.orders
@@ -298,8 +298,7 @@ def test_code_prints_the_code_alone(shell: Shell) -> None:
     assert shell("pending").out == ""
 
 
-def test_code_prints_nothing_where_the_money_is_back(shell: Shell) -> None:
-    """Nobody comes to harm by a script that takes the output for a code."""
+def test_code_prints_nothing_on_standard_output_after_a_refund(shell: Shell) -> None:
     shell.service.behaviour = no_code()
 
     ended = shell("code", "187", "tg", "--timeout", "3m")
@@ -334,14 +333,14 @@ def test_code_in_json_is_the_order_what_becomes_of_it_and_its_end(shell: Shell) 
     assert end["refunded"] is False
 
 
-def test_the_number_is_told_before_the_code(shell: Shell) -> None:
+def test_the_number_is_shown_before_the_code(shell: Shell) -> None:
     ended = shell("code", "187", "tg")
 
     (order,) = shell.service.orders
     assert f"number {order.number}, money held" in ended.err
 
 
-def test_code_in_json_where_the_money_is_back(shell: Shell) -> None:
+def test_code_in_json_after_a_refund(shell: Shell) -> None:
     shell.service.behaviour = no_code()
 
     end = shell("code", "187", "tg", "--json").lines[-1]
@@ -365,7 +364,7 @@ def test_a_code_that_comes_before_the_cancel_is_printed(shell: Shell) -> None:
     assert (ended.code, ended.out) == (0, "012345\n")
 
 
-def test_an_order_without_a_number_is_given_back(shell: Shell) -> None:
+def test_an_order_without_a_number_is_refunded(shell: Shell) -> None:
     shell.service.behaviour = Behaviour(pay_delay=0, number_available=False)
 
     ended = shell("code", "187", "tg", "--json")
@@ -403,7 +402,7 @@ def test_an_invoice_without_an_amount_is_too_dear(
     assert "has no readable amount" in ended.line["error"]
 
 
-def test_a_status_that_is_refused_for_good_leads_to_the_money(shell: Shell) -> None:
+def test_a_status_that_is_refused_does_not_end_the_wait(shell: Shell) -> None:
     """The wait cannot go on, and the order is not left behind."""
     shell.service.behaviour = no_code()
     shell.service.script("/orderstatus", Fault.http(404))
@@ -444,7 +443,7 @@ def test_cancel_counts_from_the_journal(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("option", ["--age=90s", "--created-at={made}"])
-def test_cancel_counts_from_what_it_is_told(shell: Shell, option: str) -> None:
+def test_cancel_counts_from_the_given_age(shell: Shell, option: str) -> None:
     order_id = shell.order()
     shell.service.set_behaviour(order_id, no_code())
     made = shell("pending", "--json").line["created_at"]
@@ -498,7 +497,7 @@ def test_cancel_prints_the_code_that_came_first(shell: Shell, option: str) -> No
     assert ended.out == "The code arrived, and the money is settled: 001234\n"
 
 
-def test_a_cancel_that_nobody_answers_is_unknown(shell: Shell) -> None:
+def test_a_cancel_without_an_answer_is_unknown(shell: Shell) -> None:
     order_id = shell.order()
     shell.service.script("/cancelorder", *[Fault.reset(after_change=True)] * 4)
     shell.service.script("/orderstatus", *[Fault.reset()] * 4)
@@ -520,7 +519,7 @@ def test_a_cancel_that_nobody_answers_is_unknown(shell: Shell) -> None:
         (["--created-at=2026-11-23T14:03"], "names no time zone"),
     ],
 )
-def test_a_cancel_that_cannot_be_meant(shell: Shell, options: list[str], complaint: str) -> None:
+def test_invalid_options_of_cancel(shell: Shell, options: list[str], complaint: str) -> None:
     ended = shell("cancel", STRANGER, *options)
 
     assert ended.code == 2
@@ -674,7 +673,7 @@ def test_the_money_comes_back_without_a_journal(
     assert ended.err.count("The journal does not record how the order ends: ") == 1
 
 
-def test_an_order_that_could_not_be_written_down_is_shown(
+def test_an_order_that_could_not_be_recorded_is_shown(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its id is the only handle on it, so it must not be lost with the disk."""
@@ -777,7 +776,7 @@ def test_resume_of_an_order_of_another_machine(shell: Shell) -> None:
 
 
 def test_resume_tells_of_each_order_that_failed(shell: Shell) -> None:
-    """One that the service does not know is in nobody's way."""
+    """An order that the service does not know does not disturb the others."""
     first = shell("resume", STRANGER)
     good = shell.order()
 
@@ -893,7 +892,7 @@ def test_without_a_key_nothing_is_sent(shell: Shell, command: str) -> None:
         ("price --base-url here", "--base-url must be an absolute"),
     ],
 )
-def test_what_cannot_be_meant_is_2(shell: Shell, command: str, complaint: str) -> None:
+def test_an_invalid_command_is_2(shell: Shell, command: str, complaint: str) -> None:
     plain, in_json = shell(*command.split()), shell(*command.split(), "--json")
 
     assert plain.code == in_json.code == in_json.line["exit_code"] == 2
@@ -1148,7 +1147,7 @@ def test_a_wait_that_was_interrupted_goes_on_with_resume(
     assert resumed.out.endswith("  The code arrived, and the money is settled: 012345\n")
 
 
-# --- an output that nobody takes ------------------------------------------------------------------
+# --- an output without a reader ------------------------------------------------------------------
 
 
 class Gone(io.StringIO):
@@ -1185,7 +1184,7 @@ class Gone(io.StringIO):
         ),
     ],
 )
-def test_an_output_that_nobody_takes(
+def test_an_output_without_a_reader(
     shell: Shell,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -1208,10 +1207,10 @@ def test_an_output_that_nobody_takes(
     assert len(shell("pending").out.splitlines()) == 1
 
 
-def test_a_result_of_many_that_nobody_takes(
+def test_a_result_of_many_without_a_reader(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What one of several tasks raises is told as if there were one alone."""
+    """The error of one of several tasks is shown like that of a single one."""
     shell.order()
     shell.order()
     gone = Gone(OSError(28, "No space left on device"), tmp_path / "out")
@@ -1224,10 +1223,10 @@ def test_a_result_of_many_that_nobody_takes(
     assert "Error: Not all of the output was written: No space left on device." in ended.err
 
 
-def test_an_output_that_nobody_takes_from_the_start(
+def test_an_output_without_a_reader_from_the_start(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of JSON that cannot be written the error is told all the same."""
+    """If the JSON cannot be written, the error is shown on standard error."""
     gone = Gone(OSError(28, "No space left on device"), tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", gone)

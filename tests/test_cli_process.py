@@ -109,7 +109,7 @@ def test_a_shell_can_keep_the_code(service: Simulator) -> None:
     assert "\x1b" not in err
 
 
-def test_a_shell_sees_no_code_where_the_money_is_back(service: Simulator) -> None:
+def test_a_shell_sees_no_code_after_a_refund(service: Simulator) -> None:
     service.behaviour = Behaviour(pay_delay=0, code_delay=None)
 
     code, out, err = run(*FAST, "code", "187", "tg")
@@ -151,7 +151,7 @@ def test_a_signal_during_cancel_says_what_happens_to_the_money(
         ),
     ],
 )
-def test_a_second_signal_ends_it_and_what_stands_is_told(
+def test_a_second_signal_ends_it_with_the_same_message(
     service: Simulator, program: tuple[str, ...], second: signal.Signals
 ) -> None:
     service.clock = ManualClock()
@@ -273,7 +273,7 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.split() == ["resume"]
 
 
-def test_the_shell_is_told_how_to_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_gets_its_completion_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_SMS4SATS_COMPLETE", "source_bash")
 
     code, out, _ = run(*SCRIPT)

@@ -112,7 +112,7 @@ class Terminal:
         termios.tcsetwinsize(self.slave, (lines, columns))
         self.stream: TextIO = os.fdopen(os.dup(self.slave), "w", encoding=encoding)
         self._seen = bytearray()
-        # Read as it comes, because what nobody reads stops whoever prints.
+        # Read as it comes, because unread output stops the program that prints.
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -120,7 +120,7 @@ class Terminal:
         while True:
             try:
                 piece = os.read(self._master, 65536)
-            except OSError:  # nobody has it open any more
+            except OSError:  # no process has it open any more
                 return
             if not piece:
                 return
@@ -208,7 +208,7 @@ def desk(
 @BACKGROUNDS
 @pytest.mark.parametrize("columns", [100, 60])
 def test_a_qr_code_is_read_from_the_terminal(desk: Desk, columns: int, background: int) -> None:
-    """In upper case, which makes the smaller code; also where there is little room around it."""
+    """In upper case, which makes the smaller code; also where there is little space around it."""
     seen = desk("order", "187", "tg", columns=columns)
 
     (order,) = desk.service.orders
@@ -326,7 +326,7 @@ def test_tmux_shows_the_code_so_that_it_can_be_read(desk: Desk, background: int)
 def tmux(command: str, columns: int, lines: int) -> Generator[Callable[[], list[str]]]:
     """A tmux server of our own; what is yielded waits for the command's end and reads the screen.
 
-    `-f /dev/null` leaves the settings of whoever runs the tests out of it.
+    `-f /dev/null` leaves the settings of the user who runs the tests out of it.
     """
     with tempfile.TemporaryDirectory() as folder:
         control = ["tmux", "-f", os.devnull, "-S", f"{folder}/socket"]
@@ -390,7 +390,7 @@ def test_a_name_cannot_move_the_cursor(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_what_is_told_breaks_between_words(desk: Desk, columns: int) -> None:
+def test_a_note_breaks_between_words(desk: Desk, columns: int) -> None:
     seen = desk("cancel", "0123", "--created-at", "2026-11-23T14:03", columns=columns)
 
     assert seen.code == 2

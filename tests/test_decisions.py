@@ -219,7 +219,7 @@ class RandomService:
     Attributes:
         data: The source of chance.
         age: The age of the order.
-        calm: Whether nothing slips: sleeps are exact and nobody restarts.
+        calm: Whether nothing slips: sleeps are exact and no process restarts.
     """
 
     data: st.DataObject

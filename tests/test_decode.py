@@ -494,7 +494,7 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(
     assert error.retry_after == seconds
 
 
-# --- answers that nobody can read -----------------------------------------------------------------
+# --- unreadable answers -----------------------------------------------------------------
 
 BOM = b"\xef\xbb\xbf"
 UNREADABLE: dict[str, bytes] = {
@@ -517,7 +517,7 @@ UNREADABLE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zlib.compress], ids=["", "gzip", "zlib"])
-def test_a_good_status_with_a_body_that_nobody_can_read_is_an_unknown_end(
+def test_a_good_status_with_an_unreadable_body_is_an_unknown_end(
     body: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     coding = "identity" if pack is bytes else "gzip"

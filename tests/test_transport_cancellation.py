@@ -266,7 +266,7 @@ async def test_a_handshake_that_never_ends_and_is_cancelled_leaves_no_socket(
 async def test_nor_does_one_that_takes_the_place_of_a_connection_that_was_closed_meanwhile(
     adapter: str, way: str
 ) -> None:
-    """The HTTP library opens it by itself, on a transport that has been used before."""
+    """The HTTP library opens it automatically, on a transport that has been used before."""
     before = descriptors()
     with Server(service(reply), tls=certified("127.0.0.1")) as good:
 

@@ -206,7 +206,7 @@ async def test_a_host_that_cannot_be_one_is_an_error_of_ours(adapter: str, host:
 @everywhere
 @pytest.mark.parametrize("ending", ["closed", "reset"])
 @pytest.mark.anyio
-async def test_no_library_repeats_a_request_by_itself(adapter: str, ending: str) -> None:
+async def test_no_library_repeats_a_request_automatically(adapter: str, ending: str) -> None:
     """A kept connection that is lost in the moment of its reuse."""
     first = True
 

@@ -103,8 +103,7 @@ async def test_once_closed_it_is_a_client_state_error(adapter: str) -> None:
     ],
 )
 @pytest.mark.parametrize("kept", [False, True], ids=["no connection", "a kept connection"])
-# A loop that ends under a connection of another loop's leaves it to the garbage collector: so do
-# the libraries, and which of them notices when is no matter of ours.
+# A connection of a loop that has ended is left to the garbage collector, by the libraries too.
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )

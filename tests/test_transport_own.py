@@ -124,7 +124,7 @@ async def test_connections_idle_for_too_long_are_closed_two_per_call(
 
 
 @pytest.mark.anyio
-async def test_a_connection_taken_while_an_old_one_is_closed_disturbs_nobody(
+async def test_a_connection_taken_while_an_old_one_is_closed_disturbs_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     later = 0.0
@@ -206,7 +206,7 @@ async def test_an_aclose_that_is_cancelled_can_be_called_again() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_broken_connection_that_does_not_close_holds_nobody_up(
+async def test_a_broken_connection_that_does_not_close_holds_nothing_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     close = httpx.AsyncHTTPTransport.aclose

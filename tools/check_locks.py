@@ -1,7 +1,7 @@
 """Check that each file in requirements/ names all that it needs, whatever is released later.
 
 `make lock` runs this at its end. pip's hash mode refuses a package that a lock file does not name,
-but only if pip chooses it: as long as the newest release is the pinned one, an incomplete file
+but only if pip chooses it. As long as the newest release is the pinned one, an incomplete file
 passes by luck. So each file is resolved without an index, from the wheels that it pins and from
 decoys: empty packages with the same names in version 9999. If the file leaves anything open, pip
 chooses the decoy, and refuses it because the file has no hash for it.

@@ -54,7 +54,7 @@ AT_ONCE: Final = 2_000
 
 @attrs.frozen
 class Trouble:
-    """What is known of an order whose cancel failed.
+    """What is known after a cancel that failed.
 
     Attributes:
         refusals: The cancels that failed, for the next decision.

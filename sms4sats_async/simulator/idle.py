@@ -3,9 +3,9 @@
 A task that waits for a thread looks like any blocked task, so the threads are checked too:
 
 - A worker thread of `anyio.to_thread.run_sync` holds a token of anyio's default limiter.
-- Any other thread, such as that of a `SqliteJournal`, can have an attribute `sms4sats_jobs`, a
-  function that returns two numbers: how many jobs were given to the thread, each before a task
-  waits for it; and how many jobs are done, each after the thread has woken that task.
+- Any other thread, such as that of a `SqliteJournal`, can have a function `sms4sats_jobs`. It
+  returns two numbers: how many jobs were given to the thread, and how many are done. A job is given
+  before a task waits for it. It is done after the thread has woken that task.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """Lightning invoices that are well-formed, but that no wallet can pay.
 
-The layout follows BOLT 11: a human-readable part with network and amount, then words of five bits
-with a timestamp, tagged fields and a signature, and last the bech32 checksum (BIP 173).
+The layout follows BOLT 11: a human-readable part with network and amount, then words of five bits.
+The words have a timestamp, tagged fields and a signature, and last the bech32 checksum (BIP 173).
 """
 
 from collections.abc import Iterable
