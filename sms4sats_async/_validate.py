@@ -303,12 +303,12 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
         problem = f"{name} must be the path of a file as text, not {show(value)}"
         raise InvalidArgumentError(problem)
     try:
-        # Half a character, or a NUL, is in no file's name; only opening the file would show it.
+        # No file name has these characters, but only opening the file would show it.
         is_possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        problem = f"{name} has a character that no file's name can have: {show(value)}"
+        problem = f"{name} must not have a NUL or a lone surrogate, not {show(value)}"
         raise InvalidArgumentError(problem)
     return Path(text).absolute()
 

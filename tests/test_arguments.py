@@ -558,9 +558,15 @@ def test_path_passed_as_a_journal_is_refused() -> None:
         arguments.journal("journal", Path("orders.db"))
 
 
-@pytest.mark.parametrize("value", ["", b"", None], ids=show)
-def test_empty_path_is_refused(value: Any) -> None:
+@pytest.mark.parametrize("value", ["", b"", b"orders.db", None], ids=show)
+def test_path_that_is_no_text_is_refused(value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="path must be the path of a file"):
+        arguments.path("path", value)
+
+
+@pytest.mark.parametrize("value", ["orders\0.db", "orders\ud800.db"])
+def test_path_that_no_file_can_have_is_refused(value: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="path must not have a NUL or a lone surrogate"):
         arguments.path("path", value)
 
 

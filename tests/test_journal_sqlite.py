@@ -200,8 +200,8 @@ NO_FILES: dict[str, tuple[Any, str]] = {
     "a URI of a database in memory": ("file:x?mode=memory", "use MemoryJournal instead"),
     "another one": ("file::memory:?cache=shared", "use MemoryJournal instead"),
     "a URI of a file": ("file:orders.db?mode=rw", "not an SQLite URI such as 'file:orders"),
-    "a NUL": ("orders\0.db", "path has a character that no file's name can have"),
-    "half a character": ("orders\ud800.db", "path has a character that no file's name can have"),
+    "a NUL": ("orders\0.db", "path must not have a NUL or a lone surrogate"),
+    "half a character": ("orders\ud800.db", "path must not have a NUL or a lone surrogate"),
 }
 
 

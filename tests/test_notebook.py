@@ -33,6 +33,7 @@ from sms4sats_async import (
     Service,
     SmsStatus,
 )
+from sms4sats_async._notebook import render
 from sms4sats_async.models import Listing
 from sms4sats_async.simulator import Network, make_invoice
 from tests.simulated import CODE, HELD, Simulated
@@ -397,6 +398,10 @@ def test_prices_are_in_satoshis_and_the_computed_one_is_big() -> None:
     assert facts_of(Price(1500, 3000, 15000, 4000, ComputedPrice(1400, 187, "one code"))) == (
         prices | {"big": "1400 sat", "country": "187", "for": "one code"}
     )
+
+
+def test_value_without_a_card_has_no_display() -> None:
+    assert render(Country(43, "Germany")) is None
 
 
 # --- tables ---------------------------------------------------------------------------------------
