@@ -1,6 +1,7 @@
 """Masking shows enough of a secret to tell two apart, and too little to use it."""
 
 import string
+import traceback
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sms4sats_async import FundingEntry, Invoice
 from sms4sats_async._redact import (
     hide,
+    hide_in_causes,
     hide_known_forms,
     mask,
     mask_invoice,
@@ -165,3 +167,36 @@ def test_repr_of_values_shows_no_payment_hash_and_no_preimage() -> None:
     for secret in (INVOICE, ORDER_ID, PREIMAGE, "key-0123456789"):
         assert secret not in shown
     assert "0123…cdef" in shown
+
+
+# --- the exceptions of other libraries ------------------------------------------------------------
+
+
+class LibraryError(Exception):
+    """An error with a text of its own, as aiohttp's have."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 404)
+        self.message = message
+
+
+def test_secrets_in_the_causes_of_an_error_are_masked() -> None:
+    key = "key-0123456789"
+    first = LibraryError(f"{key} cannot see {ORDER_ID}")
+    second = OSError(2, "no such file", f"/orders/{ORDER_ID}")
+    second.add_note(f"the invoice was {INVOICE}")
+    group = ExceptionGroup("two failures", [first, second])
+    error = ValueError("the outcome is unknown")
+    error.__cause__ = group
+    second.__cause__ = error  # a circle must not hang
+
+    hide_in_causes(error, [key])
+
+    text = "".join(traceback.format_exception(error))
+    assert "key-…6789 cannot see 0123…cdef" in text
+    assert first.args == ("key-…6789 cannot see 0123…cdef", 404)
+    assert first.message == first.args[0]
+    assert SHORT in text
+    for secret in (key, INVOICE, ORDER_ID):
+        assert secret not in text
+    assert second.filename == "/orders/0123…cdef"
