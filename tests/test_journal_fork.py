@@ -31,7 +31,7 @@ pytestmark = [
 
 # Numbers are orders. The parent writes 0, forks at once, and both go on at the same time.
 FORKING: Final = """
-import os, sys, time
+import os, signal, sys, time
 from datetime import datetime, UTC
 import anyio
 from sms4sats_async import SqliteJournal
@@ -58,6 +58,7 @@ children = []
 for number in range(1, forks + 1):
     child = os.fork()
     if child == 0:
+        signal.alarm(30)  # a child that hangs does not outlive the test for long
         begin = time.monotonic()
         try:
             anyio.run(use, 100 * number)
@@ -94,7 +95,7 @@ def test_parent_and_children_go_on_with_the_journal(tmp_path: Path) -> None:
 
 # Two threads of the parent use the journal without a pause while the main thread forks.
 BUSY: Final = """
-import os, sys, threading, time, warnings
+import os, signal, sys, threading, time, warnings
 from datetime import datetime, UTC
 import anyio
 from sms4sats_async import SqliteJournal
@@ -123,6 +124,7 @@ while not all(written):  # a module that another thread imports is locked in the
 for number in range(8):
     child = os.fork()
     if child == 0:
+        signal.alarm(30)
         try:
             anyio.run(add, number)
         except BaseException as error:
