@@ -352,7 +352,7 @@ class Forks:
         self._held: list[Worker] = []
         self._inherited: list[Worker] = []
         self._lock = threading.RLock()
-        self.creating = threading.Lock()
+        self.creating: threading.Lock = threading.Lock()
 
     def add(self, worker: Worker) -> None:
         """Close the file of this worker at each fork from now on."""
@@ -388,7 +388,8 @@ class Forks:
     def after_in_child(self) -> None:
         """Begin anew: the parent's other threads are not here, and never release their locks."""
         self._held.clear()
-        self._lock, self.creating = threading.RLock(), threading.Lock()
+        self._lock = threading.RLock()
+        self.creating = threading.Lock()
         # Kept, so that their connections are never closed.
         self._inherited += [each for each in self._workers if not each.begin_in_child()]
 
