@@ -1,5 +1,6 @@
-"""What a person sees of a wait: the pure fold of events, and the three displays."""
+"""The progress display: the fold of events, and what lines, terminals and notebooks show."""
 
+import asyncio
 import atexit
 import io
 import re
@@ -7,10 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import anyio
 import attrs
 import IPython
 import pytest
@@ -26,16 +29,19 @@ from sms4sats_async import (
     OrderState,
     OrderStatus,
     ReceiveOrder,
-    Sms4SatsClient,
     StatusPolled,
     TransportError,
     Waiting,
 )
 from sms4sats_async.progress import Lines, Progress, screen_for, terminal
+from sms4sats_async.progress.live import THREAD
 from sms4sats_async.progress.notebook import Notebook
 from sms4sats_async.progress.rows import Row, fold
-from sms4sats_async.progress.terminal import THREAD, Terminal
-from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
+from sms4sats_async.progress.terminal import Terminal
+from sms4sats_async.simulator import Fault, ManualClock
+
+from .simulated import HELD as PAID
+from .simulated import Simulated, turns
 
 ORDER_ID = "0123456789abcdef" * 4
 OTHER_ID = "fedcba9876543210" * 4
@@ -51,9 +57,12 @@ ARRIVED = OrderStatus(
     ORDER_ID, OrderState.CODE_RECEIVED, number="+1555", code="0042", money=Money.SETTLED
 )
 REFUNDED = OrderStatus(ORDER_ID, OrderState.REFUNDED, money=Money.REFUNDED)
-CANCELLED = OrderResult(ORDER_ID, OrderOutcome.CANCELLED, attempts=2)
-REFUNDED_BY_SERVICE = OrderResult(ORDER_ID, OrderOutcome.REFUNDED, status=REFUNDED, attempts=2)
-TOO_LATE = OrderResult(ORDER_ID, OrderOutcome.CODE_RECEIVED, "0042", status=ARRIVED, attempts=2)
+CANCELLED = OrderEnded(ORDER_ID, OrderResult(ORDER_ID, OrderOutcome.CANCELLED, attempts=2))
+REFUNDED_END = OrderEnded(
+    ORDER_ID, OrderResult(ORDER_ID, OrderOutcome.REFUNDED, status=REFUNDED, attempts=2)
+)
+CODE = OrderEnded(ORDER_ID, OrderResult(ORDER_ID, OrderOutcome.CODE_RECEIVED, "0042"))
+UNKNOWN_END = OrderEnded(ORDER_ID, OrderResult(ORDER_ID, None, status=HELD, error=FAILURE))
 
 
 def waiting(seconds: float, order_id: str | None = ORDER_ID, start: float = NOW) -> Waiting:
@@ -97,14 +106,14 @@ def folded(*events: Event, now: float = NOW) -> Row:
             "cancel_order attempt 1 of 4 failed, no further attempt: no answer",
             id="refused",
         ),
-        pytest.param([failed(4, None), failed(4, None)], "", id="the-same-failure-again"),
+        pytest.param([failed(4, None), failed(4, None)], "", id="same-failure-again"),
         pytest.param([polled(HELD)], "money held", id="held"),
-        pytest.param([polled(HELD), polled(HELD)], "", id="the-same-state-again"),
+        pytest.param([polled(HELD), polled(HELD)], "", id="same-state-again"),
         pytest.param([polled(NUMBERED)], "number +15551234567, money held", id="numbered"),
         pytest.param(
             [polled(attrs.evolve(NUMBERED, number="\x1b[2J"))],
             "number �[2J, money held",
-            id="hostile-number",
+            id="escape-sequence",
         ),
         pytest.param(
             [polled(attrs.evolve(NUMBERED, number=None))],
@@ -113,32 +122,38 @@ def folded(*events: Event, now: float = NOW) -> Row:
         ),
         pytest.param([polled(ARRIVED)], "code received, money settled", id="code"),
         pytest.param([polled(OrderStatus("x", OrderState.UNKNOWN))], "unknown", id="unknown"),
-        pytest.param([OrderEnded("x", CANCELLED)], "cancelled, money refunded", id="cancelled"),
+        pytest.param([CANCELLED], "cancelled, money refunded", id="cancelled"),
+        pytest.param([REFUNDED_END], "refunded, money refunded", id="refunded"),
+        pytest.param([CODE], "code received, money settled", id="code-during-cancel"),
+        pytest.param([UNKNOWN_END], "the end is unknown, money held", id="unknown-end"),
         pytest.param(
-            [OrderEnded("x", REFUNDED_BY_SERVICE)], "refunded, money refunded", id="refunded"
+            [polled(REFUNDED), CODE], "code received, money settled", id="end-corrects-status"
         ),
-        pytest.param([OrderEnded("x", TOO_LATE)], "code received, money settled", id="late"),
     ],
 )
-def test_an_event_is_told_in_one_line(events: list[Event], news: str) -> None:
+def test_an_event_is_one_line(events: list[Event], news: str) -> None:
     assert folded(*events).news == news
 
 
-def test_the_line_of_a_code_does_not_show_the_code() -> None:
-    assert "0042" not in repr(folded(waiting(5), polled(ARRIVED)))
+def test_a_code_is_not_shown() -> None:
+    assert "0042" not in repr(folded(waiting(5), polled(ARRIVED), CODE))
 
 
-def test_what_a_status_told_is_not_told_again_by_the_end() -> None:
-    row = folded(waiting(60), polled(REFUNDED))
+@pytest.mark.parametrize(
+    ("events", "event"),
+    [
+        pytest.param([waiting(60), polled(REFUNDED)], REFUNDED_END, id="refund"),
+        pytest.param([waiting(60), polled(ARRIVED)], CODE, id="code"),
+        pytest.param([], Event(ORDER_ID), id="another-kind"),
+    ],
+)
+def test_an_event_without_news_changes_nothing(events: list[Event], event: Event) -> None:
+    row = folded(*events)
 
-    assert fold(row, OrderEnded(ORDER_ID, REFUNDED_BY_SERVICE), NOW) is row
+    assert fold(row, event, NOW) is row
 
 
-def test_an_event_of_another_kind_changes_nothing() -> None:
-    assert fold(ROW, Event(ORDER_ID), NOW) is ROW
-
-
-def test_a_wait_runs_from_its_event_to_its_end() -> None:
+def test_a_wait_lasts_from_its_event_to_its_end() -> None:
     row = folded(waiting(100))
 
     assert (row.reason, row.part(NOW), row.left(NOW)) == ("too young", 0, 100)
@@ -148,7 +163,7 @@ def test_a_wait_runs_from_its_event_to_its_end() -> None:
     assert Row("never waited").part(NOW) == 1
 
 
-def test_a_bar_stays_a_little_for_the_request_that_follows() -> None:
+def test_a_bar_stays_for_a_second_after_the_wait() -> None:
     row = folded(waiting(100))
 
     assert row.waits(NOW + 100.9)
@@ -157,18 +172,18 @@ def test_a_bar_stays_a_little_for_the_request_that_follows() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [polled(ARRIVED), polled(REFUNDED), OrderEnded(ORDER_ID, CANCELLED)],
+    [polled(ARRIVED), polled(REFUNDED), CANCELLED],
     ids=["code", "refund", "cancel"],
 )
 def test_a_bar_ends_with_the_order(event: Event) -> None:
     assert not folded(waiting(100), event).waits(NOW)
 
 
-def test_a_wait_after_the_end_is_a_wait() -> None:
+def test_a_wait_after_the_end_has_a_bar() -> None:
     assert folded(polled(REFUNDED), waiting(100)).waits(NOW)
 
 
-def test_the_pause_between_two_attempts_is_a_bar_too() -> None:
+def test_the_pause_between_two_attempts_has_a_bar() -> None:
     row = folded(failed(2, 90))
 
     assert row.waits(NOW + 80)
@@ -176,7 +191,7 @@ def test_the_pause_between_two_attempts_is_a_bar_too() -> None:
     assert row.left(NOW) == 90
 
 
-def test_a_lost_look_at_the_status_does_not_end_a_wait() -> None:
+def test_a_lost_poll_does_not_end_a_wait() -> None:
     row = folded(waiting(100), failed(1, None))
 
     assert (row.reason, row.left(NOW)) == ("too young", 100)
@@ -185,14 +200,15 @@ def test_a_lost_look_at_the_status_does_not_end_a_wait() -> None:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def test_where_nothing_can_be_drawn_over_there_are_lines() -> None:
+def test_a_pipe_gets_lines() -> None:
     page = io.StringIO()
     shown = Progress(file=page, clock=ManualClock(NOW))
 
     for event in (CREATED, waiting(120), Event(ORDER_ID), polled(HELD), polled(HELD)):
         shown(event)
     shown(failed(1, 1.5, order_id=None))
-    shown(OrderEnded("short", CANCELLED))
+    shown(OrderEnded("short", CANCELLED.result))
+    shown.close()
 
     assert page.getvalue().splitlines() == [
         "0123…cdef: ordered",
@@ -203,7 +219,7 @@ def test_where_nothing_can_be_drawn_over_there_are_lines() -> None:
     ]
 
 
-def test_lines_go_to_standard_error_by_the_machines_time(
+def test_lines_go_to_standard_error_by_the_time_of_the_machine(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time", lambda: NOW + 60)
@@ -217,18 +233,15 @@ def test_lines_go_to_standard_error_by_the_machines_time(
 
 
 @pytest.mark.anyio
-async def test_a_whole_run_is_told_without_an_order_id() -> None:
-    clock = ManualClock()
-    simulator = Simulator(Behaviour(pay_delay=3, code_delay=None), clock=clock)
-    simulator.script("/cancelorder", *[Fault.unable_to_save_data()] * 5)
-    page = io.StringIO()
-    async with simulator.http_client() as http_client:
-        client = Sms4SatsClient(
-            http_client=http_client, clock=clock, on_event=Progress(file=page, clock=clock)
-        )
-        await client.cancel_order_when_allowed(await client.create_order(187, "tg"))
+async def test_a_whole_order_is_shown_without_its_id() -> None:
+    page, clock = io.StringIO(), ManualClock()
+    scene = Simulated(
+        attrs.evolve(PAID, pay_delay=3), clock=clock, on_event=Progress(file=page, clock=clock)
+    )
+    scene.simulator.script("/cancelorder", *[Fault.unable_to_save_data()] * 5)
+    await scene.client.code_or_refund(await scene.order(), timeout=0)
 
-    told = page.getvalue()
+    text = page.getvalue()
     parts = [
         "ordered",
         "unpaid, money with the payer",
@@ -240,12 +253,12 @@ async def test_a_whole_run_is_told_without_an_order_id() -> None:
         "waiting 0:05: the service has not cancelled the order yet",
         "cancelled, money refunded",
     ]
-    places = [told.index(part) for part in parts]
+    places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert not re.search("[0-9a-f]{64}", told)
+    assert not re.search("[0-9a-f]{64}", text)
 
 
-def test_orders_of_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orders_without_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock(NOW)
     shown = Progress(file=io.StringIO(), clock=clock)
     shown(CREATED)
@@ -266,16 +279,64 @@ def test_orders_of_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row.name for row in seen[-1]] == ["fedc…3210", "", "…"]
 
 
-# --- which display --------------------------------------------------------------------------------
+# --- files that cannot take everything ------------------------------------------------------------
 
 
 class Screen(io.StringIO):
+    """A terminal."""
+
     def isatty(self) -> bool:
         return True
 
 
+class Old(io.TextIOWrapper):
+    """A terminal whose encoding has few letters."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Gone(Screen):
+    """A terminal that was closed at the other end."""
+
+    def write(self, _text: str, /) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("display", ["plain", "terminal"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_a_letter_that_the_file_does_not_have_is_replaced(
+    encoding: str, display: Literal["plain", "terminal"]
+) -> None:
+    page = Old(encoding)
+    with Progress(file=page, display=display, clock=ManualClock(NOW)) as shown:
+        shown(waiting(120))
+        shown(polled(attrs.evolve(NUMBERED, number="я")))
+
+    text = page.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    name = "0123…cdef" if encoding == "cp1252" else "0123?cdef"
+    assert f"{name}: number ?, money held" in text
+
+
+@pytest.mark.parametrize("display", ["plain", "terminal"])
+def test_a_closed_file_is_ignored(display: Literal["plain", "terminal"]) -> None:
+    closed = Screen()
+    closed.close()
+    for page in (Gone(), closed):
+        with Progress(file=page, display=display, clock=ManualClock(NOW)) as shown:
+            shown(waiting(120))
+            shown(polled(HELD))
+            shown(CANCELLED)
+
+
+# --- which display --------------------------------------------------------------------------------
+
+
 class Shell:
-    """What IPython says of itself in a notebook."""
+    """What IPython returns in a notebook."""
 
     kernel: object = object()
     execution_count = 1
@@ -291,7 +352,7 @@ class Shell:
     ],
     ids=["terminal", "no-term", "dumb", "pipe"],
 )
-def test_the_display_fits_the_place(
+def test_the_display_fits_the_file(
     page: io.StringIO, term: str | None, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERM", raising=False)
@@ -313,7 +374,7 @@ def test_ipython_has_the_display_of_a_notebook_only_in_a_kernel(
     assert type(screen_for("auto", Screen(), time.time)) is kind
 
 
-def test_ipython_is_not_loaded_to_ask_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipython_is_not_imported_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython")
 
     Progress(file=io.StringIO())
@@ -325,7 +386,7 @@ def test_ipython_is_not_loaded_to_ask_it(monkeypatch: pytest.MonkeyPatch) -> Non
     ("display", "missing", "extra"),
     [("terminal", "rich.live", "cli"), ("notebook", "IPython", "notebook")],
 )
-def test_a_display_whose_package_is_missing_says_what_to_install(
+def test_a_display_without_its_package_says_what_to_install(
     display: Literal["terminal", "notebook"],
     missing: str,
     extra: str,
@@ -357,17 +418,17 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread draws nothing: a test asks for each picture."""
+def _by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread draws nothing: a test requests each picture."""
     monkeypatch.setattr(terminal, "FRAME", 3600)
+    monkeypatch.setattr("sms4sats_async.progress.notebook.FRAME", 3600)
 
 
 @pytest.fixture
 def screen(
-    page: Screen, clock: ManualClock, by_hand: None, monkeypatch: pytest.MonkeyPatch
+    page: Screen, clock: ManualClock, _by_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> Terminal:
     """The terminal of the next `Progress`."""
-    del by_hand
     screen = Terminal(page, clock.now)
 
     def the_screen(_file: object, _now: object) -> Terminal:
@@ -389,7 +450,7 @@ def threads() -> list[threading.Thread]:
 
 
 def text_of(page: io.StringIO) -> str:
-    """What was written, without what moves the cursor; from here on anew."""
+    """What was written since the last call, without what moves the cursor."""
     text = page.getvalue()
     page.seek(0)
     page.truncate()
@@ -412,17 +473,17 @@ def test_a_wait_is_a_bar_with_the_time_left(
     assert half.count("━") + half.count("╸") == 12
 
 
-def test_the_bar_is_gone_with_its_order(shown: Progress, screen: Terminal, page: Screen) -> None:
+def test_a_bar_disappears_with_its_order(shown: Progress, screen: Terminal, page: Screen) -> None:
     shown(waiting(120))
     text_of(page)
-    shown(OrderEnded(ORDER_ID, CANCELLED))
+    shown(CANCELLED)
 
     assert not screen.frame()
-    assert "\x1b[?25h" in page.getvalue()  # the cursor is there again
+    assert "\x1b[?25h" in page.getvalue()  # the cursor is visible again
     assert text_of(page).strip() == "0123…cdef: cancelled, money refunded"
 
 
-def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
+def test_a_bar_disappears_after_the_wait_without_an_event(
     shown: Progress, screen: Terminal, page: Screen, clock: ManualClock
 ) -> None:
     shown(waiting(120))
@@ -436,7 +497,43 @@ def test_the_bar_is_gone_when_nothing_comes_after_the_wait(
     assert "left" not in text_of(page)
 
 
-@pytest.mark.usefixtures("by_hand")
+@pytest.mark.anyio
+async def test_a_bar_disappears_with_the_task_that_waited(
+    shown: Progress, screen: Terminal, page: Screen
+) -> None:
+    async def wait() -> None:
+        shown(polled(HELD))
+        shown(waiting(120))
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await turns()
+        assert screen.frame()
+        group.cancel_scope.cancel()
+    text_of(page)
+
+    assert not screen.frame()
+    assert "\x1b[?25h" in page.getvalue()
+    assert text_of(page).startswith("0123…cdef: stopped waiting, money held\n")
+
+
+@pytest.mark.anyio
+async def test_a_bar_stays_when_another_task_of_the_order_ends(
+    shown: Progress, screen: Terminal
+) -> None:
+    async def poll() -> None:
+        shown(polled(HELD))
+        shown(failed(4, None))
+
+    shown(waiting(120))
+    async with anyio.create_task_group() as group:
+        group.start_soon(poll)
+
+    assert screen.frame()
+
+
+@pytest.mark.usefixtures("_by_hand")
 def test_a_narrow_terminal_has_a_shorter_bar_and_no_third_line(
     page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +551,7 @@ def test_a_narrow_terminal_has_a_shorter_bar_and_no_third_line(
     assert reason.strip() == "too young"
 
 
-def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
+def test_orders_beyond_the_height_of_the_terminal_are_counted(
     shown: Progress, screen: Terminal, page: Screen
 ) -> None:
     for number in range(25):
@@ -468,7 +565,7 @@ def test_several_orders_have_a_bar_each_and_the_rest_are_counted(
     assert lines.count("\n") < 24
 
 
-def test_the_pause_of_a_call_ends_with_the_order_that_it_made(
+def test_the_pause_of_a_call_ends_with_the_order_that_it_created(
     shown: Progress, screen: Terminal
 ) -> None:
     shown(failed(1, 90, order_id=None))
@@ -478,15 +575,15 @@ def test_the_pause_of_a_call_ends_with_the_order_that_it_made(
     assert not screen.frame()
 
 
-def test_a_failed_attempt_stands_above_the_bar(shown: Progress, page: Screen) -> None:
+def test_a_failed_attempt_is_above_the_bar(shown: Progress, page: Screen) -> None:
     shown(failed(1, 8))
 
-    told = text_of(page)
-    assert "cancel_order attempt 1 of 4 failed, next in 8.0 s: no answer" in told
-    assert "0:08 left ordered\n  cancel_order attempt 2 of 4 comes next" in told
+    text = text_of(page)
+    assert "cancel_order attempt 1 of 4 failed, next in 8.0 s: no answer" in text
+    assert "0:08 left ordered\n  cancel_order attempt 2 of 4 comes next" in text
 
 
-def test_foreign_text_is_text_in_the_terminal(
+def test_foreign_text_does_not_control_the_terminal(
     shown: Progress, screen: Terminal, page: Screen
 ) -> None:
     hostile = "[b]\x1b[2J" + "0" * 60
@@ -494,15 +591,15 @@ def test_foreign_text_is_text_in_the_terminal(
     shown(AttemptFailed(hostile, "cancel_order", 1, 4, TransportError("\x1b]8;;[red]"), None))
     screen.frame()
 
-    told = page.getvalue()
-    assert "\x1b[2J" not in told
-    assert "\x1b]8" not in told
-    assert "[b]�…0000" in told
-    assert "[link=http://x]reason" in told
-    assert "no further attempt: �]8;;[red]" in told
+    text = page.getvalue()
+    assert "\x1b[2J" not in text
+    assert "\x1b]8" not in text
+    assert "[b]�…0000" in text
+    assert "[link=http://x]reason" in text
+    assert "no further attempt: �]8;;[red]" in text
 
 
-def test_no_color_is_honoured_and_colours_are_used_else(
+def test_colours_are_used_unless_no_color_is_set(
     page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     color = re.compile(r"\x1b\[(?:\d+;)*3[1-8]")
@@ -519,7 +616,7 @@ def test_no_color_is_honoured_and_colours_are_used_else(
     assert len(color.findall(colorful_page.getvalue())) == 2
 
 
-def test_what_the_program_prints_into_a_pipe_stays_there(
+def test_what_a_program_prints_into_a_pipe_is_not_redirected(
     shown: Progress, capsys: pytest.CaptureFixture[str], page: Screen
 ) -> None:
     shown(waiting(120))
@@ -530,7 +627,7 @@ def test_what_the_program_prints_into_a_pipe_stays_there(
     assert "0042" not in page.getvalue()
 
 
-def test_the_bars_are_drawn_while_the_event_loop_is_busy_and_end_by_themselves(
+def test_a_thread_draws_the_bars_until_the_wait_is_over(
     page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "FRAME", 0.001)
@@ -549,10 +646,10 @@ def test_the_bars_are_drawn_while_the_event_loop_is_busy_and_end_by_themselves(
     assert page.getvalue().count("\x1b[?25l") == page.getvalue().count("\x1b[?25h") == 1
 
 
-def test_a_program_that_ends_without_closing_gets_its_cursor_back(
-    page: Screen, clock: ManualClock, by_hand: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("_by_hand")
+def test_a_program_that_does_not_close_the_display_gets_its_cursor_back(
+    page: Screen, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del by_hand
     at_exit: list[Any] = []
     monkeypatch.setattr(atexit, "register", at_exit.append)
     monkeypatch.setattr(atexit, "unregister", at_exit.remove)
@@ -566,7 +663,7 @@ def test_a_program_that_ends_without_closing_gets_its_cursor_back(
     assert threads() == []
 
 
-def test_a_display_that_showed_nothing_can_be_closed(page: Screen) -> None:
+def test_a_display_without_events_can_be_closed(page: Screen) -> None:
     with Progress(file=page):
         pass
 
@@ -589,7 +686,7 @@ def test_a_closed_display_can_be_closed_again_and_shows_nothing(page: Screen) ->
 
 
 class Cells(Shell):
-    """A notebook: the displays of its cells, each with all that it showed."""
+    """A notebook: the displays of its cells, each with every version of its output."""
 
     def __init__(self) -> None:
         self.displays: list[list[dict[str, str]]] = []
@@ -602,7 +699,7 @@ class Cells(Shell):
 
     @property
     def page(self) -> str:
-        """The last display as it stands."""
+        """The last display, as it is saved."""
         return self.displays[-1][-1]["text/html"].partition("</style>")[2]
 
     @property
@@ -610,8 +707,10 @@ class Cells(Shell):
         return self.displays[-1][-1]["text/plain"]
 
 
-@dataclass
+@attrs.frozen
 class Handle:
+    """A display that can be updated."""
+
     shown: list[dict[str, str]]
 
     def update(self, shown: dict[str, str], *, raw: bool) -> None:
@@ -628,9 +727,22 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Cells:
 
 
 @pytest.fixture
-def in_notebook(cells: Cells, clock: ManualClock) -> Progress:
-    del cells
-    return Progress(clock=clock)
+def notebook(clock: ManualClock, _by_hand: None, monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    """The display of the next `Progress`."""
+    screen = Notebook(clock.now)
+
+    def the_notebook(_now: object) -> Notebook:
+        return screen
+
+    monkeypatch.setattr("sms4sats_async.progress.notebook.Notebook", the_notebook)
+    return screen
+
+
+@pytest.fixture
+def in_notebook(cells: Cells, notebook: Notebook, clock: ManualClock) -> Iterator[Progress]:
+    del cells, notebook
+    with Progress(clock=clock) as shown:
+        yield shown
 
 
 def test_a_cell_has_one_display_that_every_event_updates(
@@ -646,38 +758,67 @@ def test_a_cell_has_one_display_that_every_event_updates(
         "0123…cdef: 1:30 left, too young",
         "0123…cdef: number +15551234567, money held",
     ]
-    assert "1:30" in cells.page
-    assert "--time:90.0s;--from:90;--done:25.0%" in cells.page
+    assert '<span class="left">1:30 left</span>' in cells.page
+    assert "width:25.0%" in cells.page
     assert "number +15551234567, money held" in cells.page
     assert "<small>too young</small>" in cells.page
 
 
-def test_an_event_that_changes_nothing_draws_not_faster_than_an_eye_sees(
-    cells: Cells, in_notebook: Progress, monkeypatch: pytest.MonkeyPatch
+def test_an_event_without_news_leaves_the_drawing_to_the_thread(
+    cells: Cells, in_notebook: Progress, notebook: Notebook, clock: ManualClock
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
     in_notebook(waiting(120))
     in_notebook(polled(HELD))
+    clock.step_wall(5)
     in_notebook(polled(HELD))
     assert len(cells.displays[0]) == 2
 
-    now = 1.0
-    in_notebook(polled(HELD))
-    assert len(cells.displays[0]) == 3
+    notebook.frame()
+    assert cells.plain.startswith("0123…cdef: 1:55 left")
+
+
+def test_nothing_in_a_saved_page_moves(cells: Cells, in_notebook: Progress) -> None:
+    in_notebook(waiting(120))
+
+    saved = cells.displays[0][-1]["text/html"]
+    assert "left" in saved
+    for moving in ("animation", "keyframes", "counter", "transition", "<script"):
+        assert moving not in saved
 
 
 def test_an_order_that_has_ended_has_its_last_line_and_no_bar(
     cells: Cells, in_notebook: Progress
 ) -> None:
     in_notebook(waiting(120))
-    in_notebook(OrderEnded(ORDER_ID, CANCELLED))
+    in_notebook(CANCELLED)
 
     assert cells.plain == "0123…cdef: cancelled, money refunded"
     assert "track" not in cells.page
 
 
-def test_the_next_cell_has_a_display_of_its_own(cells: Cells, in_notebook: Progress) -> None:
+@pytest.mark.asyncio
+async def test_the_page_of_a_background_task_that_was_cancelled_has_its_last_state_and_no_bar(
+    cells: Cells, notebook: Notebook, clock: ManualClock
+) -> None:
+    scene = Simulated(clock=ManualClock(NOW, autojump=False))
+    with Progress(clock=clock) as shown:
+        client = scene.new_client(on_event=shown)
+        order = await client.create_order(187, "tg")
+        task = asyncio.create_task(client.code_or_refund(order, timeout=300))
+        await turns()
+        assert "left" in cells.plain
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+        assert not notebook.frame()
+
+    assert cells.plain.splitlines()[-1].endswith(": stopped waiting, money held")
+    assert "left" not in cells.page
+    assert "track" not in cells.page
+
+
+def test_the_next_cell_has_its_own_display(cells: Cells, in_notebook: Progress) -> None:
     in_notebook(polled(HELD))
     cells.execution_count = 2
     in_notebook(waiting(120))
@@ -688,15 +829,31 @@ def test_the_next_cell_has_a_display_of_its_own(cells: Cells, in_notebook: Progr
     assert second[0]["text/plain"] == "0123…cdef: 2:00 left, too young"
 
 
-def test_an_order_is_left_to_its_own_display(cells: Cells, in_notebook: Progress) -> None:
+def test_an_update_belongs_to_the_cell_that_runs(
+    in_notebook: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent: ContextVar[str] = ContextVar("parent", default="the cell that runs")
+    update, parents = Handle.update, list[str]()
+
+    def record(self: Handle, shown: dict[str, str], *, raw: bool) -> None:
+        parents.append(parent.get())
+        update(self, shown, raw=raw)
+
+    monkeypatch.setattr(Handle, "update", record)
+    parent.set("the cell that started the task")
+    in_notebook(waiting(120))
+    in_notebook(polled(HELD))
+
+    assert parents == ["the cell that runs"]
+
+
+def test_an_order_has_its_own_display(cells: Cells, in_notebook: Progress) -> None:
     in_notebook(CREATED)
 
     assert cells.displays == []
 
 
-def test_what_waits_in_the_background_stays_in_its_cell(
-    cells: Cells, in_notebook: Progress
-) -> None:
+def test_a_wait_in_the_background_stays_in_its_cell(cells: Cells, in_notebook: Progress) -> None:
     in_notebook(waiting(120))
     cells.execution_count = 2
     in_notebook(polled(HELD))
@@ -705,7 +862,7 @@ def test_what_waits_in_the_background_stays_in_its_cell(
     assert len(shown) == 2
 
 
-def test_a_display_keeps_the_last_lines_and_counts_what_has_no_place(
+def test_a_display_has_the_last_lines_and_counts_more_orders(
     cells: Cells, in_notebook: Progress
 ) -> None:
     for number in range(25):
@@ -719,18 +876,16 @@ def test_a_display_keeps_the_last_lines_and_counts_what_has_no_place(
     assert "attempt 19 of 4" in cells.page
 
 
-def test_close_takes_the_bars_away(cells: Cells, in_notebook: Progress) -> None:
+def test_close_removes_the_bars(cells: Cells, in_notebook: Progress) -> None:
+    in_notebook(waiting(120))
+    in_notebook(polled(HELD))
     in_notebook.close()
-    assert cells.displays == []
-
-    with Progress(display="notebook", clock=ManualClock(NOW)) as shown:
-        shown(waiting(120))
-        shown(polled(HELD))
 
     assert cells.plain == "0123…cdef: money held"
+    assert threads() == []
 
 
-def test_foreign_text_is_text_in_the_page(cells: Cells, in_notebook: Progress) -> None:
+def test_foreign_text_is_escaped_in_the_page(cells: Cells, in_notebook: Progress) -> None:
     hostile = "<script>alert(1)</script>"
     in_notebook(Waiting(ORDER_ID, datetime.fromtimestamp(NOW + 9, UTC), hostile))
     in_notebook(polled(attrs.evolve(NUMBERED, number=hostile)))

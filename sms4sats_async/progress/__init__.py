@@ -1,11 +1,11 @@
-"""What the client waits for, shown while it waits: in a notebook, in a terminal, or line by line.
+"""Show what a client waits for: in a notebook, in a terminal, or line by line.
 
 ```python
 client = Sms4SatsClient(on_event=Progress())
 ```
 
-Events are folded into rows, one for each order (`rows`). What happens is told in lines, and what is
-waited for is a bar with the time left.
+`rows` folds the events into one row for each order. Each display shows the news as lines, and each
+wait as a bar with the time left.
 """
 
 import os
@@ -15,43 +15,47 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TextIO
 
-from sms4sats_async import Clock, Event, OrderCreated
+import anyio
+import attrs
 
+from sms4sats_async import Clock, Event, OrderCreated, Waiting
+
+from .live import SafeFile
 from .rows import Row, fold, mask
 
 __all__ = ["Progress"]
 
 _MEMORY: Final = 600.0
-"""Seconds after which an order that nothing is heard of is forgotten."""
+"""Seconds after which an order without events is forgotten."""
 
 
 class Screen(Protocol):
     """Where rows are shown."""
 
     def show(self, rows: list[Row], row: Row, event: Event) -> None:
-        """Show all rows, of which one is new by an event."""
+        """Show all rows, one of which changed with an event."""
         ...
 
     def close(self) -> None:
-        """Leave what is shown in its last state, and stop."""
+        """Remove the bars, and stop."""
         ...
 
 
 class Progress:
     """Shows what a client waits for: `Sms4SatsClient(on_event=Progress())`.
 
-    In a notebook it is a display that each event updates, and whose bar and seconds go on by
-    themselves in the page; in a terminal lines, and under them live bars on standard error; where
-    standard error is no terminal, lines alone. Several orders, and several clients of one event
-    loop, can share one.
+    In a notebook, each cell that waits has a display with lines and bars. A terminal has lines, and
+    below them live bars. Where standard error is no terminal, there are lines only. Several orders,
+    and several clients of one event loop, can share a `Progress`.
 
-    It ends by itself with what is waited for. Use it with `with`, or call `close`, to end it at
-    a certain place.
+    A bar disappears when the order has ended, when the wait is over, or when the task that waited
+    has ended. Use `with`, or call `close`, to remove all bars earlier.
 
     Args:
-        clock: The clock of the client, if that has another than the machine's.
-        display: `"notebook"`, `"terminal"`, `"plain"`, or `"auto"`, which looks where it is.
-        file: Where to write lines and bars; standard error if None.
+        clock: The clock of the client, if it is not the machine's.
+        display: `"notebook"`, `"terminal"`, `"plain"`, or `"auto"` for the one that fits.
+        file: Where to write lines and bars; None: standard error. A file that cannot be written any
+            more, such as a closed pipe, is ignored.
 
     Raises:
         ImportError: If a package is missing that the display needs; the message says what to
@@ -72,7 +76,7 @@ class Progress:
         self._screen = screen_for(display, sys.stderr if file is None else file, self._now)
 
     def __call__(self, event: Event) -> None:
-        """Show what the client tells."""
+        """Show an event."""
         if self._closed:
             return
         now = self._now()
@@ -80,14 +84,16 @@ class Progress:
         row = fold(before, event, now)
         if row is before:
             return
+        if isinstance(event, Waiting) or getattr(event, "delay", None) is not None:
+            row = attrs.evolve(row, waiter=_running_coroutine())
         self._rows[event.order_id] = row
         if isinstance(event, OrderCreated):
-            self._rows.pop(None, None)  # the call that made it has come to its end
+            self._rows.pop(None, None)  # the call that created it has ended
         self._tidy(now)
         self._screen.show(list(self._rows.values()), row, event)
 
     def close(self) -> None:
-        """End the display; what comes after that is not shown."""
+        """Remove the bars. Later events are not shown."""
         self._closed = True
         self._screen.close()
 
@@ -103,22 +109,30 @@ class Progress:
         self.close()
 
     def _tidy(self, now: float) -> None:
-        """Forget orders of long ago, now and then."""
+        """Forget orders without events, from time to time."""
         if now - self._tidied < _MEMORY:
             return
         self._tidied = now
         self._rows = {
             key: row
             for key, row in self._rows.items()
-            if row.waits(now) or now - row.heard < _MEMORY
+            if row.waits(now) or now - row.updated < _MEMORY
         }
 
 
+def _running_coroutine() -> object:
+    """Return the coroutine of the task that runs, or None outside of an event loop."""
+    try:
+        return anyio.get_current_task().coro
+    except RuntimeError:
+        return None
+
+
 def screen_for(display: str, file: TextIO, now: Callable[[], float]) -> Screen:
-    """Return the display that was asked for, or the one that can be had."""
+    """Return the display with that name, or the one that fits."""
     if display == "auto":
         display = _fitting(file)
-    # What each needs is an extra.
+    # Each needs an extra.
     if display == "notebook":
         from .notebook import Notebook  # noqa: PLC0415
 
@@ -131,12 +145,12 @@ def screen_for(display: str, file: TextIO, now: Callable[[], float]) -> Screen:
 
 
 def _fitting(file: TextIO) -> str:
-    """Return which display can be had."""
-    # Who is in a notebook has imported IPython.
+    """Return the name of the display that fits."""
+    # A notebook has imported IPython.
     if "IPython" in sys.modules:
         from IPython import get_ipython  # noqa: PLC0415 - an extra
 
-        # A terminal's IPython has no kernel.
+        # IPython in a terminal has no kernel.
         if getattr(get_ipython(), "kernel", None) is not None:
             return "notebook"
     dumb = os.environ.get("TERM") in {"dumb", "unknown"}
@@ -144,13 +158,15 @@ def _fitting(file: TextIO) -> str:
 
 
 class Lines:
-    """Lines alone, where nothing can be drawn over: a pipe, a log."""
+    """Lines only, for a pipe or a log."""
 
     def __init__(self, file: TextIO) -> None:
-        self._file = file
+        self._file = SafeFile(file)
 
     def show(self, rows: list[Row], row: Row, event: Event) -> None:  # noqa: ARG002
+        """Print the news."""
         if row.news:
-            print(row.line, file=self._file, flush=True)
+            self._file.write(f"{row.line}\n")
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Do nothing."""

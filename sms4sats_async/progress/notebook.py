@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import html
-import math
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sms4sats_async import Event, OrderCreated, Waiting
 
-from .rows import MOST_BARS, Row, bars_of, minutes, whole_seconds
+from .live import LiveDisplay
+from .rows import MOST_BARS, Row, minutes
 
 try:
     import IPython
@@ -26,13 +26,13 @@ __all__ = ["Notebook"]
 
 _ipython: Any = _display  # it has no types
 
-# In the page the bar and the seconds go on by themselves, as animations: no thread, no task and no
-# message is needed between two events. `--left` counts down, and two counters write it as minutes
-# and seconds. Where a notebook is not trusted, styles are taken out and the plain text stands.
+FRAME: Final = 1.0
+"""Seconds between two pictures."""
+
+# Nothing in the page moves: a notebook is saved with its outputs, and a countdown that runs in the
+# page would run again in the saved page. Where a notebook is not trusted, styles are removed, and
+# the plain text remains.
 _STYLE: Final = """
-@property --sms4sats-left { syntax: "<integer>"; inherits: true; initial-value: 0 }
-@keyframes sms4sats-left { from { --sms4sats-left: var(--from) } to { --sms4sats-left: 0 } }
-@keyframes sms4sats-bar { from { width: var(--done) } to { width: 100% } }
 .sms4sats-progress { font-size: 13px; line-height: 1.6; max-width: 60em; margin-left: 8px }
 .sms4sats-progress code { opacity: .7; background: none; color: inherit; padding: 0 }
 .sms4sats-progress small { display: block; opacity: .75; font-size: 12px }
@@ -41,70 +41,54 @@ _STYLE: Final = """
   height: 6px; margin: 3px 0; border-radius: 3px; overflow: hidden;
   background: rgba(128, 128, 128, .25)
 }
-.sms4sats-progress .track div {
-  height: 100%; background: #f7931a; animation: sms4sats-bar var(--time) linear forwards
-}
-.sms4sats-progress .left {
-  float: right; font-variant-numeric: tabular-nums;
-  animation: sms4sats-left var(--time) linear forwards;
-  counter-reset: minutes calc(var(--sms4sats-left) / 60 - .5) seconds mod(var(--sms4sats-left), 60)
-}
-.sms4sats-progress .left span { display: none }
-.sms4sats-progress .left::before {
-  content: counter(minutes) ":" counter(seconds, decimal-leading-zero)
-}
+.sms4sats-progress .track div { height: 100%; background: #f7931a }
+.sms4sats-progress .left { float: right; font-variant-numeric: tabular-nums }
 """
 
 _MOST_LINES: Final = 8
-_SHORTEST_PAUSE: Final = 0.2
-"""Seconds between two drawings of which the second shows nothing but a later time."""
 
 
-class Notebook:
-    """A display of a cell, which each event updates."""
+class Notebook(LiveDisplay):
+    """A display of a cell."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        super().__init__(now, FRAME)
         self._handle: Any = None
         self._cell: object = None
         self._lines: list[str] = []
-        self._rows: list[Row] = []
-        self._drawn = -math.inf
 
-    def show(self, rows: list[Row], row: Row, event: Event) -> None:
-        """Update the display of the cell, or begin one."""
-        now = self._now()
-        # What is awaited in a cell is shown there; what goes on in the background stays where it
-        # began.
+    def _begin(self) -> None:
+        # A wait is shown in the cell that waits. A wait in the background stays in its cell.
         cell = getattr(IPython.get_ipython(), "execution_count", None)
-        if cell != self._cell and not bars_of(self._rows, now):
+        if cell != self._cell and not self._bars:
             self._cell, self._handle, self._lines = cell, None, []
-        self._rows = rows
+
+    def _print(self, row: Row, event: Event) -> None:
         if isinstance(event, OrderCreated):
-            return  # the order has a display of its own
+            return  # the order has its own display
         if row.news and not isinstance(event, Waiting):
-            self._lines.append(row.line)
-        elif not row.news and time.monotonic() - self._drawn < _SHORTEST_PAUSE:
-            return
-        self._draw(bars_of(rows, now), now)
+            self._say(row.line)
+        if row.news:
+            self._draw()
 
-    def close(self) -> None:
-        """Take the bars away."""
-        if self._handle is not None:
-            self._draw([], self._now())
+    def _say(self, line: str) -> None:
+        self._lines = [*self._lines, line][-_MOST_LINES:]
 
-    def _draw(self, bars: list[Row], now: float) -> None:
-        self._drawn = time.monotonic()
-        del self._lines[:-_MOST_LINES]
-        waits = [f"{bar.name}: {minutes(bar.left(now))} left, {bar.reason}" for bar in bars]
+    def _draw(self) -> None:
+        now = self._now()
+        waits = [f"{bar.name}: {minutes(bar.left(now))} left, {bar.reason}" for bar in self._bars]
         shown = {
             "text/plain": "\n".join([*waits[:MOST_BARS], *self._lines]),
-            "text/html": _page(bars, self._lines, now),
+            "text/html": _page(self._bars, self._lines, now),
         }
         if self._handle is None:
             self._handle = _ipython.display(shown, raw=True, display_id=True)
         else:
-            self._handle.update(shown, raw=True)
+            # The context of a background task names the cell that started it, and nbconvert reads
+            # only updates that name the cell that runs. An empty context stands for that cell.
+            contextvars.Context().run(self._handle.update, shown, raw=True)
+
+    _clear = _draw
 
 
 def _page(bars: list[Row], lines: list[str], now: float) -> str:
@@ -117,11 +101,9 @@ def _page(bars: list[Row], lines: list[str], now: float) -> str:
 
 
 def _html_bar(row: Row, now: float) -> str:
-    left = row.left(now)
     name, state, reason = map(html.escape, (row.name, row.state, row.reason))
     return (
-        f'<div class="wait" style="--time:{left:.1f}s;--from:{whole_seconds(left)};'
-        f'--done:{row.part(now):.1%}"><span class="left"><span>{minutes(left)}</span> left</span>'
-        f'<code>{name}</code> {state}<div class="track"><div></div></div>'
-        f"<small>{reason}</small></div>"
+        f'<div class="wait"><span class="left">{minutes(row.left(now))} left</span>'
+        f'<code>{name}</code> {state}<div class="track">'
+        f'<div style="width:{row.part(now):.1%}"></div></div><small>{reason}</small></div>'
     )

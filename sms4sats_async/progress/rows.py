@@ -22,6 +22,8 @@ from sms4sats_async import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sms4sats_async import OrderResult
+
 __all__ = ["MOST_BARS", "Row", "bars_of", "fold", "mask", "minutes", "whole_seconds"]
 
 MOST_BARS: Final = 20
@@ -34,18 +36,19 @@ _SHORTEST_SHOWN: Final = 12
 
 @attrs.frozen
 class Row:
-    """What is known of one order, or of a call that is about none. Times are Unix seconds.
+    """What is known about one order, or about a call without an order. Times are Unix seconds.
 
     Attributes:
-        name: The order's id, masked.
-        state: Where the order stands, in words.
-        reason: What is waited for.
+        name: The order's ID, masked.
+        state: The state of the order, in words.
+        reason: Why the client waits.
         began: When the wait began.
         until: When it ends, at the latest.
+        waiter: The coroutine of the task that waits, if there is an event loop.
         ended: Whether the order has ended.
-        heard: When something was last heard of it.
-        news: What the last event told in one line, or nothing if it told nothing new.
-        told: The last line that was not empty.
+        updated: When the last event arrived.
+        news: The last event in one line, or nothing if it had no news.
+        last_news: The last line that was not empty.
     """
 
     name: str = ""
@@ -53,15 +56,24 @@ class Row:
     reason: str = ""
     began: float = 0.0
     until: float = 0.0
+    waiter: object = attrs.field(default=None, eq=False, repr=False)
     ended: bool = False
-    heard: float = 0.0
+    updated: float = 0.0
     news: str = ""
-    told: str = ""
+    last_news: str = ""
 
     @property
     def line(self) -> str:
-        """The news, and of which order they are."""
+        """The news, with the order's name."""
         return f"{self.name}: {self.news}" if self.name else self.news
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the task that waited has ended, and the order has not.
+
+        A task that is cancelled sends no event. A coroutine that ended has no frame.
+        """
+        return not self.ended and getattr(self.waiter, "cr_frame", self) is None
 
     def left(self, now: float) -> float:
         """Return the seconds left."""
@@ -73,16 +85,16 @@ class Row:
         return 1.0 if whole <= 0 else min(1.0, max(0.0, (now - self.began) / whole))
 
     def waits(self, now: float) -> bool:
-        """Tell whether there is a bar to show."""
-        return not self.ended and now < self.until + _GRACE
+        """Return whether there is a bar to show."""
+        return not self.ended and not self.is_abandoned and now < self.until + _GRACE
 
     def say(self, news: str, now: float) -> Row:
         """Return the row with this news."""
-        return attrs.evolve(self, heard=now, news=news, told=news or self.told)
+        return attrs.evolve(self, updated=now, news=news, last_news=news or self.last_news)
 
 
 def fold(row: Row, event: Event, now: float) -> Row:
-    """Return what is known after `event`; the same row if it says nothing that is shown."""
+    """Return what is known after `event`; the same row if there is nothing to show."""
     match event:
         case OrderCreated():
             return row.say(row.state, now)
@@ -100,36 +112,40 @@ def fold(row: Row, event: Event, now: float) -> Row:
                 news = f"{news}, no further attempt"
             news = f"{news}: {_printable(event.error.problem)}"
             # While a service is down, each lost poll fails alike, so only the first is shown.
-            return row.say("" if news == row.told else news, now)
+            return row.say("" if news == row.last_news else news, now)
         case StatusPolled(status=status):
             state = _state(status)
             ended = status.money in {Money.SETTLED, Money.REFUNDED}
             changed = attrs.evolve(row, state=state, ended=ended)
             return changed.say("" if state == row.state else state, now)
-        # A status that showed the end was shown already.
-        case OrderEnded(result=result) if not row.ended:
-            outcome = "outcome unknown" if result.outcome is None else result.outcome.value
-            state = f"{outcome}, money {result.money.value}"
+        # Often, a status showed the end before.
+        case OrderEnded(result=result) if not (row.ended and row.state.endswith(_money(result))):
+            outcome = "the end is unknown" if result.outcome is None else result.outcome.value
+            state = f"{outcome}, {_money(result)}"
             return attrs.evolve(row, state=state, ended=True).say(state, now)
         case _:
             return row
 
 
 def _state(status: OrderStatus) -> str:
-    """Return in words where an order stands and who holds the money.
+    """Return the state of an order and of its money in words.
 
-    The code is not among them, because what is shown may end up in a log.
+    Without the code, because a log may keep what is shown.
     """
     words = [] if status.state is OrderState.HELD else [status.state.value]
     if status.state is OrderState.NUMBER_ASSIGNED and status.number is not None:
         words = [f"number {_printable(status.number)}"]
     if status.money is not Money.UNKNOWN:
-        words.append(f"money {status.money.value}")
+        words.append(_money(status))
     return ", ".join(words)
 
 
+def _money(known: OrderStatus | OrderResult) -> str:
+    return f"money {known.money.value}"
+
+
 def mask(order_id: str | None) -> str:
-    """Return what is shown of an order's id: never the whole, and nothing of none."""
+    """Return an order's ID as it may be shown; nothing if there is none."""
     if order_id is None:
         return ""
     shown = f"{order_id[:4]}…{order_id[-4:]}" if len(order_id) >= _SHORTEST_SHOWN else "…"
@@ -137,7 +153,7 @@ def mask(order_id: str | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return foreign text as one line that moves no cursor."""
+    """Return a foreign text on one line, without control characters."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
@@ -147,7 +163,7 @@ def whole_seconds(seconds: float) -> int:
 
 
 def minutes(seconds: float) -> str:
-    """Return a span as `1:42`, rounded up, so that 0:00 is never shown too early."""
+    """Return seconds as `1:42`, rounded up, so that 0:00 is never shown too early."""
     minutes, rest = divmod(whole_seconds(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

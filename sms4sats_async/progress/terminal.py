@@ -1,15 +1,14 @@
-"""A terminal: lines, and under them live bars."""
+"""A terminal: lines, and below them live bars."""
 
 from __future__ import annotations
 
-import atexit
 import sys
-import threading
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 from sms4sats_async import AttemptFailed, Event, Waiting
 
-from .rows import MOST_BARS, Row, bars_of, minutes
+from .live import LiveDisplay, SafeFile
+from .rows import MOST_BARS, Row, minutes
 
 try:
     from rich.console import Console, Group, RenderableType
@@ -25,9 +24,8 @@ except ImportError as _error:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["THREAD", "Terminal"]
+__all__ = ["Terminal"]
 
-THREAD: Final = "sms4sats-progress"
 FRAME: Final = 0.1
 """Seconds between two pictures."""
 
@@ -35,88 +33,50 @@ _WIDTH: Final = 24
 _WIDE: Final = 80
 
 
-class Terminal:
-    """Lines, and under them the bars, which a thread draws anew for as long as there are any."""
+class Terminal(LiveDisplay):
+    """Lines, and below them the bars."""
 
     def __init__(self, file: TextIO, now: Callable[[], float]) -> None:
-        self._console = Console(file=file, force_terminal=True, highlight=False)
-        self._now = now
-        self._rows: list[Row] = []
-        self._live: Live | None = None
-        self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
+        super().__init__(now, FRAME)
+        self._console = Console(
+            file=cast("TextIO", SafeFile(file)), force_terminal=True, highlight=False
+        )
+        self._live: Live
 
-    def show(self, rows: list[Row], row: Row, event: Event) -> None:
-        """Print the news, and start or stop the bars."""
-        with self._lock:
-            self._rows = rows
-            now = self._now()
-            waits = any(each.waits(now) for each in rows)
-            if not waits:
-                self._stop()
-            # Of a wait the bar tells.
-            if row.news and not isinstance(event, Waiting):
-                color = "yellow" if isinstance(event, AttemptFailed) else ""
-                color = "green" if row.ended else color
-                self._console.print(Text(row.line, style=color))
-            if waits and self._live is None:
-                self._start()
+    def _print(self, row: Row, event: Event) -> None:
+        # A wait has a bar.
+        if row.news and not isinstance(event, Waiting):
+            color = "yellow" if isinstance(event, AttemptFailed) else ""
+            self._say(row.line, "green" if row.ended else color)
 
-    def close(self) -> None:
-        """Take the bars away."""
-        with self._lock:
-            self._stop()
-        if self._thread is not None:
-            self._thread.join()
+    def _say(self, line: str, color: str = "") -> None:
+        self._console.print(Text(line, style=color))
 
-    def frame(self) -> bool:
-        """Draw the bars, and tell whether there still are any."""
-        with self._lock:
-            if not bars_of(self._rows, self._now()):
-                self._stop()
-            if self._live is not None:
-                self._live.refresh()
-            return self._live is not None
-
-    def _start(self) -> None:
+    def _open(self) -> None:
         self._live = Live(
-            get_renderable=self._draw,
+            get_renderable=self._picture,
             console=self._console,
             auto_refresh=False,
             transient=True,
-            # What a program prints into a terminal stands above the bars; what it prints into a
-            # pipe is none of theirs.
+            # What a program prints into a terminal appears above the bars. A pipe has no bars.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
         self._live.start(refresh=True)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._keep_drawing, args=(self._stopped,), name=THREAD, daemon=True
-        )
-        self._thread.start()
-        atexit.register(self.close)
 
-    def _stop(self) -> None:
-        if self._live is None:
-            return
-        self._stopped.set()
+    def _draw(self) -> None:
+        self._live.refresh()
+
+    def _clear(self) -> None:
         self._live.stop()
-        self._live = None
-        atexit.unregister(self.close)
 
-    def _keep_drawing(self, stopped: threading.Event) -> None:
-        while not stopped.wait(FRAME) and self.frame():
-            pass
-
-    def _draw(self) -> RenderableType:
+    def _picture(self) -> RenderableType:
         now = self._now()
-        bars = bars_of(self._rows, now)
+        bars = self._bars
         most = max(1, min(MOST_BARS, self._console.height // 2 - 1))
         parts: list[RenderableType] = []
         for row in bars[:most]:
-            # One line each, whatever the width: the height is counted on.
+            # One line each, so that the height of the picture is known.
             line = Table.grid(padding=(0, 1))
             bar = ProgressBar(
                 total=1.0,
