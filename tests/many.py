@@ -1,4 +1,4 @@
-"""A service, a clock that is turned by hand, and clients of both: for many orders at once."""
+"""Many orders at once: a scene whose clock a test moves, and what several test files share."""
 
 from __future__ import annotations
 
@@ -8,121 +8,101 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 import trio
 
-from sms4sats_async import (
-    CancelFinished,
-    CancelResult,
-    CancelScheduler,
-    Event,
-    JournalEntry,
-    MemoryJournal,
-    OrderJournal,
-    ReceiveOrder,
-    Sms4SatsClient,
-)
-from sms4sats_async.simulator import Behaviour, Clock, ManualClock, Simulator
+from sms4sats_async.journal.entry import LEASE, claim
+from sms4sats_async.simulator import ManualClock
+from tests.simulated import HELD, Simulated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
-    from sms4sats_async.journal import JournalChange
-    from sms4sats_async.simulator import Answer
+    from sms4sats_async import (
+        JournalEntry,
+        OrderJournal,
+        OrderResult,
+        OrderResults,
+        OrderScheduler,
+        ReceiveOrder,
+    )
+    from sms4sats_async.simulator import Answer, Behaviour, Clock
 
-HELD = Behaviour(pay_delay=0, code_delay=None)
-"""Paid at once, and no code ever."""
+FIRST_POLL = 5.2
+"""Seconds within which a new order is polled: one interval, and the scheduler's tick."""
 
-NEVER = Behaviour(pay_delay=0, code_delay=None, minimum_cancel_age=1e6)
-"""Refused until the service gives it back by itself."""
-
-NEVER_EVER = Behaviour(
-    pay_delay=0, code_delay=None, minimum_cancel_age=1e6, automatic_cancel_age=1e6
-)
-
-CODE = Behaviour(pay_delay=0, number_delay=0, code_delay=30, code="007")
-
-NO_NUMBER = Behaviour(pay_delay=0, number_available=False)
+LONGEST_PAUSE = 5 * 1.15 + 0.2
+"""Seconds between two polls at most: the interval with its jitter, and the tick."""
 
 
-class CountingSimulator(Simulator):
-    """Counts how many requests it has in hand.
+def on_time(age: float) -> object:
+    """Equal to an age at which a request is in time: not early, and a tick late at most."""
+    return pytest.approx(age + 0.05, abs=0.055)
+
+
+class Scene(Simulated):
+    """A `Simulated` whose clock a test moves.
 
     Attributes:
-        most: How many there were at the same time at most.
+        under_way: How many requests the service answers at the moment.
+        most_under_way: How many those were at most.
     """
-
-    def __init__(self, behaviour: Behaviour, *, clock: Clock) -> None:
-        super().__init__(behaviour, clock=clock)
-        self.in_hand = self.most = 0
-
-    async def respond(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes
-    ) -> Answer:
-        self.in_hand += 1
-        self.most = max(self.most, self.in_hand)
-        try:
-            return await super().respond(method, target, headers, body)
-        finally:
-            self.in_hand -= 1
-
-
-class World:
-    """A service, a clock, a client of both, and what the client told."""
 
     def __init__(
         self,
         behaviour: Behaviour = HELD,
         *,
-        journal: OrderJournal | None = None,
         clock: Clock | None = None,
+        journal: OrderJournal | None = None,
+        **settings: Any,
     ) -> None:
-        self.clock = ManualClock(autojump=False) if clock is None else clock
-        self.simulator = CountingSimulator(behaviour, clock=self.clock)
-        self.events: list[Event] = []
-        self.client = self.new_client(journal)
+        clock = ManualClock(autojump=False) if clock is None else clock
+        super().__init__(behaviour, clock=clock, journal=journal, **settings)
+        self.under_way = self.most_under_way = 0
+        respond = self.simulator.respond
 
-    def new_client(self, journal: OrderJournal | None = None, **settings: Any) -> Sms4SatsClient:
-        return Sms4SatsClient(
-            http_client=self.simulator.http_client(),
-            clock=self.clock,
-            on_event=self.events.append,
-            journal=journal,
-            **settings,
-        )
+        async def counted(
+            method: str, target: str, headers: Mapping[str, str], body: bytes
+        ) -> Answer:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            try:
+                return await respond(method, target, headers, body)
+            finally:
+                self.under_way -= 1
 
-    async def orders(self, count: int) -> list[ReceiveOrder]:
-        return [await self.client.create_order(187, "tg") for _ in range(count)]
+        # Not by a method of a class of its own, because `Simulated` makes the simulator.
+        setattr(self.simulator, "respond", counted)  # noqa: B010
 
-    async def order(self) -> ReceiveOrder:
-        return (await self.orders(1))[0]
-
-    async def advance(self, seconds: float) -> None:
-        assert isinstance(self.clock, ManualClock)
-        await self.clock.advance(seconds)
+    async def orders(self, count: int, **options: Any) -> list[ReceiveOrder]:
+        """New orders; `options` are for `create_order`."""
+        return [await self.order(**options) for _ in range(count)]
 
     def cancels(self) -> list[str]:
         """The order of each cancel that reached the service."""
+        return self._order_ids("/cancelorder")
+
+    def polls(self) -> list[str]:
+        """The order of each poll that reached the service."""
+        return self._order_ids("/orderstatus")
+
+    def _order_ids(self, path: str) -> list[str]:
         return [
-            request.query["orderId"]
-            for request in self.simulator.requests
-            if request.path == "/cancelorder"
+            request.query["orderId"] for request in self.simulator.requests if request.path == path
         ]
 
-    def ages(self) -> list[float]:
-        """How old the order was at each cancel, by the service's own time and record."""
+    def poll_ages_of(self, order: ReceiveOrder) -> list[float]:
+        """How old one order was at each poll."""
+        created_at = self.simulator.order(order.order_id).created_at
         return [
-            request.time - self.simulator.order(request.query["orderId"]).created_at
+            request.time - created_at
             for request in self.simulator.requests
-            if request.path == "/cancelorder"
+            if request.path == "/orderstatus" and request.query["orderId"] == order.order_id
         ]
-
-    def finished(self) -> list[CancelResult]:
-        """What the client told of orders that were done with."""
-        return [event.result for event in self.events if isinstance(event, CancelFinished)]
 
 
 @asynccontextmanager
-async def running(*schedulers: CancelScheduler) -> AsyncGenerator[anyio.CancelScope]:
+async def running(*schedulers: OrderScheduler) -> AsyncGenerator[anyio.CancelScope]:
     """Run schedulers for the length of an `async with`, which gets what ends them sooner."""
     async with anyio.create_task_group() as group:
         for scheduler in schedulers:
@@ -138,6 +118,16 @@ async def turns(count: int = 50) -> None:
         await anyio.lowlevel.checkpoint()
 
 
+async def take(results: OrderResults, count: int) -> list[OrderResult]:
+    """The next results; the last of them is not acknowledged."""
+    return [await anext(results) for _ in range(count)]
+
+
+async def collect(results: OrderResults) -> list[OrderResult]:
+    """All results until the iterator ends."""
+    return [result async for result in results]
+
+
 def tasks() -> int:
     """Return how many tasks the event loop has."""
     try:
@@ -150,39 +140,10 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-class BrokenJournal:
-    """A `MemoryJournal` that fails on demand.
-
-    Attributes:
-        error: What every call raises; None: all is well.
-        updates: How many updates were asked for.
-    """
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.updates = 0
-        self.memory = MemoryJournal()
-
-    async def update(
-        self, changes: Sequence[tuple[str, JournalChange]], /
-    ) -> Sequence[JournalEntry | None]:
-        self.updates += 1
-        self._fail()
-        return await self.memory.update(changes)
-
-    async def pending(self) -> list[JournalEntry]:
-        self._fail()
-        return await self.memory.pending()
-
-    async def get(self, order_id: str, /) -> JournalEntry | None:
-        return await self.memory.get(order_id)
-
-    async def history(self, **options: Any) -> list[JournalEntry]:
-        return await self.memory.history(**options)
-
-    async def prune(self, before: datetime, /) -> int:
-        return await self.memory.prune(before)
-
-    def _fail(self) -> None:
-        if self.error is not None:
-            raise self.error
+async def claim_as(owner: str, journal: OrderJournal, order_id: str, now: float) -> JournalEntry:
+    """Let another driver claim an order."""
+    change = claim(owner, moment(now), has_died=lambda _: False)
+    (entry,) = await journal.update([(order_id, change)])
+    assert entry is not None
+    assert (entry.claimed_by, entry.claimed_until) == (owner, moment(now) + LEASE)
+    return entry

@@ -1,445 +1,589 @@
-"""Several schedulers on one journal, and journals that fail: no order is cancelled twice."""
+"""Several drivers on one journal: each order ends once, and each result is delivered once."""
 
-# What `schedule` returns may be awaited, and need not be.
-# mypy: disable-error-code="unused-awaitable"
-
+import os
 import random
+import signal
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from subprocess import PIPE
+from typing import Any
 
 import anyio
+import attrs
 import pytest
 
 from sms4sats_async import (
-    CancelOutcome,
-    CancelScheduler,
-    Event,
     JournalEntry,
     JournalError,
-    JournalFailed,
     MemoryJournal,
-    OrderJournal,
+    OrderOutcome,
+    OrderResult,
+    OrderScheduler,
     RequestOutcome,
     Sms4SatsClient,
     SqliteJournal,
 )
-from sms4sats_async.journal.entry import claimed, told
-from sms4sats_async.simulator import Behaviour, Fault, Holder, ScaledClock, Simulator
-from tests.many import (
-    CODE,
-    NEVER,
-    NEVER_EVER,
-    BrokenJournal,
-    World,
-    moment,
-    running,
-    turns,
-)
+from sms4sats_async._process import new_owner
+from sms4sats_async.journal.entry import CLOCK_DIFFERENCE, LEASE, acknowledge, both, record_outcome
+from sms4sats_async.simulator import Fault, ManualClock, ScaledClock, Simulator
+from tests.many import Scene, claim_as, collect, moment, on_time, running, take, turns
+from tests.simulated import CODE, HELD, REFUSED, entry_of
 
 pytestmark = pytest.mark.anyio
 
-AT_ONCE = Behaviour(pay_delay=0, code_delay=None, minimum_cancel_age=0)
+OTHER = "another driver"
 
 
-# --- two schedulers -------------------------------------------------------------------------------
+def two(scene: Scene) -> tuple[OrderScheduler, OrderScheduler]:
+    """Two schedulers on the journal of a scene."""
+    second = scene.new_client(scene.client.journal)
+    return OrderScheduler(scene.client), OrderScheduler(second)
+
+
+def gone_owner() -> str:
+    """The name of an owner whose process does not exist."""
+    machine, _, start, name = new_owner().split("/")
+    return f"{machine}/{2**22 + 1}/{start}/{name}"
+
+
+@asynccontextmanager
+async def reading(*schedulers: OrderScheduler) -> AsyncGenerator[list[OrderResult]]:
+    """Run schedulers and read their results, all into one list."""
+    found: list[OrderResult] = []
+
+    async def read(scheduler: OrderScheduler) -> None:
+        async for result in scheduler.results():
+            found.append(result)  # noqa: PERF401 - the list is read meanwhile
+
+    async with running(*schedulers) as scope, anyio.create_task_group() as group:
+        for scheduler in schedulers:
+            group.start_soon(read, scheduler)
+        yield found
+        await turns()
+        scope.cancel()
+
+
+# --- two schedulers in one process ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_two_schedulers_end_each_order_once_and_deliver_each_result_once(
+    kind: str, tmp_path: Path
+) -> None:
+    chance = random.Random(20261123)  # noqa: S311 - the same disorder every time
+    journal = MemoryJournal() if kind == "memory" else SqliteJournal(tmp_path / "journal")
+    scene = Scene(journal=journal)
+    schedulers = two(scene)
+    orders = [await scene.order(metadata={"chat": str(number)}) for number in range(30)]
+    found: list[OrderResult] = []
+
+    async def read(scheduler: OrderScheduler) -> None:
+        async for result in scheduler.results():
+            found.append(result)
+            await scene.clock.sleep(chance.uniform(0, 2))
+
+    scene.simulator.script("/cancelorder", *[Fault.slow(chance.uniform(0, 5)) for _ in orders])
+    for order in orders:
+        scene.simulator.set_behaviour(order.order_id, CODE if chance.random() < 0.3 else HELD)
+        await schedulers[chance.randrange(2)].add(order, timeout=chance.uniform(0, 150))
+    async with anyio.create_task_group() as group:
+        for scheduler in schedulers:
+            group.start_soon(scheduler.run)
+            group.start_soon(read, scheduler)
+        await scene.advance(250)
+        group.cancel_scope.cancel()
+    assert max(Counter(scene.cancels()).values()) == 1
+    assert Counter(result.order_id for result in found) == {each.order_id: 1 for each in orders}
+    assert {result.order_id: result.metadata for result in found} == {
+        order.order_id: order.metadata for order in orders
+    }
+    assert {result.outcome for result in found} == {
+        OrderOutcome.CODE_RECEIVED,
+        OrderOutcome.CANCELLED,
+    }
+    assert (await journal.pending(), await journal.undelivered()) == ([], [])
 
 
 async def test_an_order_that_the_journal_does_not_know_yet_is_claimed_like_any_other() -> None:
     journal = MemoryJournal()
-    world = World()
-    order = await world.order()
-    await world.advance(130)
-    client = world.new_client(journal)
-    schedulers = [CancelScheduler(client), CancelScheduler(client)]
-    world.simulator.script("/cancelorder", Fault.slow(3), Fault.slow(3))
+    scene = Scene()
+    order = await scene.order()
+    await scene.advance(130)
+    schedulers = [OrderScheduler(scene.new_client(journal)) for _ in range(2)]
+    scene.simulator.script("/cancelorder", Fault.slow(3), Fault.slow(3))
     async with running(*schedulers):
-        for scheduler in schedulers:
-            scheduler.schedule(order)  # not awaited, so a worker may come before it is written
-        await world.advance(20)
-    assert world.cancels() == [order.order_id]
-    assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED] * 2
-    (entry,) = await journal.history()
-    assert entry.order == order
+        # Both before either is recorded, so a worker of each may come first.
+        recorded = [scheduler.add(order) for scheduler in schedulers]
+        await turns()
+        for each in recorded:
+            await each
+        await scene.advance(20)
+    assert scene.cancels() == [order.order_id]
+    assert [result.outcome for result in scene.ended()] == [OrderOutcome.CANCELLED]
+    assert (await entry_of(journal, order.order_id)).order == order
 
 
-async def test_an_unclear_end_is_asked_for_by_one_at_a_time() -> None:
+async def test_a_refused_order_is_cancelled_by_one_at_a_time_and_ended_by_one() -> None:
+    scene = Scene(REFUSED, journal=MemoryJournal())
+    await scene.order()
+    first, second = two(scene)
+    scene.simulator.script("/cancelorder", *[Fault.slow(1)] * 200)
+    async with reading(first, second) as found:
+        await scene.advance(23 * 60)
+        assert (len(first), len(second)) == (0, 0)
+    assert scene.most_under_way == 1
+    assert max(scene.cancel_ages()) < 21 * 60
+    assert [result.outcome for result in found] == [OrderOutcome.REFUNDED]
+    assert scene.ended() == found
+
+
+async def test_an_end_that_is_unknown_is_delivered_once() -> None:
+    scene = Scene(journal=MemoryJournal())
+    order = await scene.order()
+    first, second = two(scene)
+    scene.simulator.script("/cancelorder", Fault.http(404))
+    async with reading(first, second) as found:
+        await scene.advance(115)
+        scene.simulator.script("/orderstatus", *[Fault.http(404)] * 4)
+        await scene.advance(130)
+    assert [(result.order_id, result.outcome) for result in found] == [(order.order_id, None)]
+    assert scene.ended() == found
+    assert len(scene.cancels()) == 1
+
+
+async def test_what_one_defers_or_removes_the_other_leaves_alone() -> None:
     journal = MemoryJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    at = moment(world.clock.now())
-    await journal.update([(order.order_id, told(RequestOutcome.UNKNOWN, at, final=True))])
-    schedulers = [CancelScheduler(world.client), CancelScheduler(world.client)]
-    world.simulator.script("/cancelorder", Fault.slow(3), Fault.slow(3))
-    async with running(*schedulers):
-        for scheduler in schedulers:
-            await scheduler.schedule(order)
-        await world.advance(140)
-    assert world.cancels() == [order.order_id]
-    assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED] * 2
+    scene = Scene(journal=journal)
+    deferred, removed = await scene.orders(2)
+    first, second = two(scene)
+    async with running(first, second):
+        await scene.advance(60)
+        later = deferred.created_at + timedelta(minutes=5)
+        await first.add(deferred, timeout=0, not_before=later)
+        await first.remove(removed)
+        await scene.advance(4 * 60 - 1)
+        assert scene.cancels() == []
+        await scene.advance(20)
+        assert scene.cancels() == [deferred.order_id]
+        polls = len(scene.polls())
+        await scene.advance(15 * 60)
+        assert len(scene.polls()) == polls
+    assert scene.cancels() == [deferred.order_id]
 
 
-async def test_one_that_is_refused_for_good_is_given_up_for_the_other_at_once() -> None:
+async def test_an_end_that_the_journal_knows_is_a_result_and_an_unclear_one_is_tried_again() -> (
+    None
+):
     journal = MemoryJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    schedulers = [CancelScheduler(world.client), CancelScheduler(world.client)]
-    world.simulator.script("/cancelorder", Fault.http(403))
-    world.simulator.script("/orderstatus", Fault.http(403))
-    async with running(*schedulers):
-        await world.advance(130)
-    assert [result.outcome for result in world.finished()] == [
-        RequestOutcome.REFUSED,
-        CancelOutcome.CANCELLED,
-    ]
-    assert world.cancels() == [order.order_id] * 2
+    scene = Scene(CODE, journal=journal)
+    arrived, unclear = await scene.orders(2)
+    await scene.advance(60)
+    await scene.client.get_order_status(arrived)
+    unknown = record_outcome(RequestOutcome.UNKNOWN, moment(scene.clock.now()), final=True)
+    delivered = acknowledge(moment(scene.clock.now()))
+    await journal.update([(unclear.order_id, both(unknown, delivered))])
+    scheduler = OrderScheduler(scene.client)
+    async with running(scheduler):
+        await scheduler.add(unclear)
+        await scene.advance(6)
+        found = await take(scheduler.results(), 2)
+    assert {(result.order_id, result.outcome, result.code) for result in found} == {
+        (arrived.order_id, OrderOutcome.CODE_RECEIVED, "007"),
+        (unclear.order_id, OrderOutcome.CODE_RECEIVED, "007"),
+    }
+    assert scene.cancels() == []
 
 
-@pytest.mark.parametrize("clients", [1, 2])
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_two_schedulers_never_cancel_the_same_order_twice_and_both_tell(
-    kind: str, clients: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_many_orders_that_need_no_request_let_other_tasks_run() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    orders = await scene.orders(500)
+    ended = record_outcome(OrderOutcome.CANCELLED, moment(scene.clock.now()), final=True)
+    await journal.update([(order.order_id, ended) for order in orders])
+    scheduler = OrderScheduler(scene.client, concurrency=1)
+    async with running(scheduler):
+        assert 0 < len(scene.ended()) < 100
+        await scene.advance(6)
+        assert len(scene.ended()) == 500
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+async def test_the_claim_of_another_machine_is_waited_for_as_long_as_its_lease() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    order = await scene.order()
+    await scene.advance(120)
+    await claim_as(OTHER, journal, order.order_id, scene.clock.now())
+    async with running(OrderScheduler(scene.client)):
+        await scene.advance(89)
+        assert scene.requests() == ["/createorder"]
+        await scene.advance(7)
+    assert scene.cancels() == [order.order_id]
+
+
+async def test_the_claim_of_a_process_that_died_is_free_within_10_seconds() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    ended, cancellable = await scene.orders(2)
+    await scene.advance(119)
+    young = await scene.order()
+    await scene.advance(11)
+    await scene.client.cancel_order(ended)
+    (entry,) = [each for each in await journal.history() if each.order_id == ended.order_id]
+    await journal.update([(ended.order_id, lambda _: attrs.evolve(entry, delivered_at=None))])
+    for order in (ended, cancellable, young):
+        await claim_as(gone_owner(), journal, order.order_id, scene.clock.now())
+    async with running(scheduler := OrderScheduler(scene.client)):
+        await scene.advance(10)
+        assert len(await take(scheduler.results(), 2)) == 2
+        claimed_by = (await entry_of(journal, young.order_id)).claimed_by
+        assert claimed_by not in {None, gone_owner()}
+    assert scene.cancels() == [ended.order_id, cancellable.order_id]
+
+
+async def test_an_order_that_waits_10_minutes_keeps_its_claim() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    order = await scene.order()
+    first, second = two(scene)
+    owners: set[str | None] = set()
+    async with running(first, second):
+        await first.add(order, timeout=600)
+        await scene.advance(7)
+        for _ in range(59):
+            await scene.advance(10)
+            entry = await entry_of(journal, order.order_id)
+            owners.add(entry.claimed_by)
+            assert entry.claimed_until is not None
+            assert entry.claimed_until > moment(scene.clock.now() + 20)
+        await scene.advance(10)
+    assert len(owners) == 1
+    assert scene.cancel_ages() == [on_time(600)]
+
+
+@pytest.mark.parametrize("driver", ["code_or_refund", "open_order", "receive_code"])
+async def test_a_scheduler_leaves_an_order_alone_that_another_driver_has(driver: str) -> None:
+    scene = Scene(journal=MemoryJournal())
+    client = scene.new_client(scene.client.journal)
+    results: list[OrderResult | None] = []
+
+    async def drive() -> None:
+        match driver:
+            case "code_or_refund":
+                order = await client.create_order(187, "tg")
+                results.append(await client.code_or_refund(order, timeout=300))
+            case "open_order":
+                async with client.open_order(187, "tg") as opened:
+                    results.append(await opened.code_or_refund(timeout=300))
+            case _:
+                result = await client.receive_code(187, "tg", pay=lambda _: None, timeout=300)
+                results.append(result)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(drive)
+        await scene.advance(10)
+        scheduler = OrderScheduler(scene.client)
+        group.start_soon(scheduler.run)
+        await scene.advance(280)
+        assert scene.cancels() == []
+        assert len(scheduler) == 1
+        assert len(scene.polls()) < 290 / 4  # it was polled by one
+        await scene.advance(20)
+        assert len(scheduler) == 0
+        with anyio.move_on_after(0):
+            await collect(scheduler.results())
+            pytest.fail("the scheduler delivered the result of another driver")
+        group.cancel_scope.cancel()
+    assert scene.cancel_ages() == [on_time(300)]
+    assert [result and result.outcome for result in results] == [OrderOutcome.CANCELLED]
+    assert len(scene.ended()) == 1
+
+
+async def test_a_claim_that_ends_too_far_ahead_has_expired() -> None:
+    """The clock was set back since, so nothing else would end it for an hour."""
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    order = await scene.order()
+    await scene.advance(120)
+    beyond = CLOCK_DIFFERENCE.total_seconds()
+    await claim_as(OTHER, journal, order.order_id, scene.clock.now() + beyond - 6)
+    async with running(OrderScheduler(scene.client)):
+        await scene.advance(6)
+        assert scene.cancels() == []  # clocks may differ that much
+    await claim_as("a third", journal, order.order_id, scene.clock.now() + 1000)
+    async with running(OrderScheduler(scene.client)):
+        await scene.advance(6)
+    assert scene.cancels() == [order.order_id]
+
+
+@pytest.mark.parametrize("seconds", [-3600, -100, 100])
+async def test_two_schedulers_cancel_once_although_the_clock_is_set(seconds: float) -> None:
+    """A claim that others count as expired is renewed before anything is sent."""
+    clock = ManualClock(autojump=False)
+    scene = Scene(clock=clock, journal=MemoryJournal())
+    order = await scene.order()
+    first, second = two(scene)
+    async with reading(first, second) as found:
+        await first.add(order, timeout=300)
+        await scene.advance(100)
+        clock.step_wall(seconds)
+        await scene.advance(400)
+    assert scene.cancels() == [order.order_id]
+    assert scene.ended() == found
+    assert len(found) == 1
+
+
+async def test_a_claim_that_another_driver_has_by_now_is_not_released() -> None:
+    journal = MemoryJournal()
+    scene = Scene(REFUSED, journal=journal)
+    order = await scene.order()
+    scene.simulator.script("/cancelorder", Fault.slow(1))
+    async with running(OrderScheduler(scene.client)):
+        await scene.advance(120.5)
+        assert scene.under_way == 1
+        entry = await entry_of(journal, order.order_id)
+        await journal.update([(order.order_id, lambda _: attrs.evolve(entry, claimed_by=OTHER))])
+        await scene.advance(10)
+    assert (await entry_of(journal, order.order_id)).claimed_by == OTHER
+
+
+class StoppedClock:
+    """The clock of a process that is stopped as by SIGSTOP: no sleep ends meanwhile."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.now, self.monotonic = clock.now, clock.monotonic
+        self._clock = clock
+        self._goes_on = anyio.Event()
+        self._goes_on.set()
+
+    async def sleep(self, seconds: float, /) -> None:
+        await self._clock.sleep(seconds)
+        await self._goes_on.wait()
+
+    def stop(self) -> None:
+        self._goes_on = anyio.Event()
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+
+@pytest.mark.parametrize("delivers", [True, False], ids=["delivered", "undelivered"])
+async def test_a_process_that_was_stopped_longer_than_a_lease_ends_no_order_again(
+    *, delivers: bool
 ) -> None:
-    # In real time, which SQLite's thread takes; so what waits for the other looks more often.
-    monkeypatch.setattr("sms4sats_async._many._LONGEST_NAP", 0.01)
-    chance = random.Random(20261123)  # noqa: S311 - the same disorder every time
-    journal = MemoryJournal() if kind == "memory" else SqliteJournal(tmp_path / "journal")
-    world = World(AT_ONCE, journal=journal, clock=ScaledClock(1.0))
-    orders = await world.orders(100)
-    second = world.client if clients == 1 else world.new_client(journal)
-    schedulers = [
-        CancelScheduler(client, concurrency=5, minimum_age=0) for client in (world.client, second)
-    ]
-    now = world.clock.now()
-    for order in orders:
-        not_before = moment(now + chance.uniform(0, 0.1))
-        await schedulers[chance.randrange(2)].schedule(order, not_before=not_before)
-    faults = [Fault.slow(chance.uniform(0, 0.01), after_change=True) for _ in orders]
-    world.simulator.script("/cancelorder", *faults)
-    results = [scheduler.results() for scheduler in schedulers]
-    with anyio.fail_after(20):
-        async with running(*schedulers):
-            told_by = [{(await anext(each)).order_id for _ in orders} for each in results]
-    assert Counter(world.cancels()) == {order.order_id: 1 for order in orders}
-    assert told_by == [{order.order_id for order in orders}] * 2
-    assert {result.outcome for result in world.finished()} == {CancelOutcome.CANCELLED}
-    assert await journal.pending() == []
+    journal = MemoryJournal()
+    clock = ManualClock(autojump=False)
+    scene = Scene(clock=clock, journal=journal)
+    order = await scene.order()
+    stopped = StoppedClock(clock)
+    first = OrderScheduler(scene.new_client(journal, clock=stopped))
+    second = OrderScheduler(scene.new_client(journal))
+    async with running(first):
+        await scene.advance(100)
+        stopped.stop()
+        async with running(second):
+            await scene.advance(120)
+            assert scene.cancels() == [order.order_id]
+            (result,) = await take(second.results(), 1)
+            if delivers:
+                with anyio.move_on_after(0):
+                    await collect(second.results())
+                await journal.update([acknowledgement(result, clock)])
+        stopped.go_on()
+        await scene.advance(100)
+        with anyio.move_on_after(0):
+            found = await take(first.results(), 1)
+            assert (found, delivers) == ([attrs.evolve(result, attempts=0, raw={})], False)
+    assert scene.cancels() == [order.order_id]
 
+
+def acknowledgement(result: OrderResult, clock: ManualClock) -> tuple[str, Any]:
+    """The change of a loop that handled a result."""
+
+    def change(entry: JournalEntry | None) -> JournalEntry | None:
+        assert entry is not None
+        return attrs.evolve(entry, delivered_at=moment(clock.now()), claimed_by=None)
+
+    return result.order_id, change
+
+
+@pytest.mark.parametrize("other", ["delivered it", "has it", "died"])
+async def test_a_result_that_waited_longer_than_its_claim_is_delivered_by_one(other: str) -> None:
+    journal = MemoryJournal()
+    clock = ManualClock(autojump=False)
+    scene = Scene(clock=clock, journal=journal)
+    orders = await scene.orders(2)
+    scheduler = OrderScheduler(scene.client)
+    async with running(scheduler):
+        await scene.advance(121)
+        results = scheduler.results()
+        first = await anext(results)
+        await scene.advance(100)
+        (last,) = {each.order_id for each in orders} - {first.order_id}
+        owner = gone_owner() if other == "died" else OTHER
+        await claim_as(owner, journal, last, clock.now())
+        if other == "delivered it":
+            (entry,) = [each for each in await journal.history() if each.order_id == last]
+            assert entry.result is not None
+            await journal.update([acknowledgement(entry.result, clock)])
+        found: list[OrderResult] = []
+        with anyio.move_on_after(0.2):
+            found.append(await anext(results))
+    assert [each.order_id for each in found] == ([last] if other == "died" else [])
+
+
+async def test_a_result_that_is_handed_out_is_claimed_for_30_seconds_at_least() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    order = await scene.order()
+    scheduler = OrderScheduler(scene.client)
+    async with running(scheduler):
+        await scene.advance(121)
+        for _ in range(10):
+            await scene.advance(20)
+            await anext(scheduler.results())
+            entry = await entry_of(journal, order.order_id)
+            assert entry.claimed_until is not None
+            assert entry.claimed_until >= moment(scene.clock.now() + 30)
+
+
+class OftenBroken(MemoryJournal):
+    """A `MemoryJournal` that cannot be written now and then.
+
+    Attributes:
+        updates: How often a change was requested.
+    """
+
+    updates = 0
+
+    async def update(self, changes: Any, /) -> Sequence[JournalEntry | None]:
+        self.updates += 1
+        if self.updates % 3 == 0:
+            raise OSError("no space left")
+        return await super().update(changes)
+
+
+async def test_a_journal_that_often_fails_costs_no_refund() -> None:
+    journal = OftenBroken()
+    scene = Scene()
+    orders = await scene.orders(5)
+    scheduler = OrderScheduler(scene.new_client(journal))
+    async with running(scheduler):
+        recorded = [scheduler.add(order, timeout=150) for order in orders]
+        for each in recorded:
+            with suppress(JournalError):  # what failed is recorded with the next claim
+                await each
+        await scene.advance(160)
+        assert len(await take(scheduler.results(), 1)) == 1
+    assert all(scene.is_refunded(order.order_id) for order in orders)
+    assert scene.cancel_ages() == [on_time(150)] * 5
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+SPEED = 20.0
 
 _PROGRAM = """
+import signal
 import sys
+
 import anyio
-from sms4sats_async import CancelScheduler, Sms4SatsClient, SqliteJournal, _many
 
-_many._LONGEST_NAP = 0.05
+from sms4sats_async import OrderScheduler, Sms4SatsClient, SqliteJournal
 
-async def main(root, file, count):
-    async with Sms4SatsClient(base_url=root, journal=SqliteJournal(file)) as client:
-        scheduler = CancelScheduler(client, minimum_age=0)
-        results = scheduler.results()
+
+async def until_sigterm(scope):
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        print("ready", flush=True)
+        async for _ in signals:
+            scope.cancel()
+
+
+async def main(file):
+    async with Sms4SatsClient(journal=SqliteJournal(file)) as client:
+        scheduler = OrderScheduler(client)
         async with anyio.create_task_group() as group:
-            group.cancel_scope.deadline = anyio.current_time() + 30
-            print("ready", flush=True)
-            sys.stdin.readline()
+            group.start_soon(until_sigterm, group.cancel_scope)
             group.start_soon(scheduler.run)
-            for _ in range(int(count)):
-                print((await anext(results)).outcome.value)
-            group.cancel_scope.cancel()
+            async for result in scheduler.results():
+                print(result.order_id, result.code, result.metadata["chat"], flush=True)
 
-anyio.run(main, *sys.argv[1:])
+
+anyio.run(main, sys.argv[1])
 """
 
 
+class Bot:
+    """A process with a scheduler, and what it wrote."""
+
+    def __init__(self, environment: dict[str, str], file: Path) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - Python itself, with a program of ours
+            [sys.executable, "-c", _PROGRAM, str(file)],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> list[str]:
+        """End it, and return what it wrote."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        lines, _ = self._process.communicate(timeout=20)
+        assert self._process.returncode == 0
+        return lines.splitlines()
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_two_processes_never_cancel_the_same_order_twice_and_both_tell(
-    tmp_path: Path,
+@pytest.mark.parametrize("stopped", [False, True], ids=["overlap", "one is stopped"])
+async def test_two_processes_that_overlap_for_a_minute_end_each_order_once(
+    tmp_path: Path, *, stopped: bool
 ) -> None:
-    simulator = Simulator(AT_ONCE)
+    chance = random.Random(20261126)  # noqa: S311 - the same disorder every time
+    clock = ScaledClock(SPEED)
+    simulator = Simulator(HELD, clock=clock)
     file = tmp_path / "journal"
-    async with (
-        simulator.serve() as root,
-        Sms4SatsClient(base_url=root, journal=SqliteJournal(file)) as client,
-    ):
-        orders = [await client.create_order(187, "tg") for _ in range(60)]
-        simulator.script("/cancelorder", *[Fault.slow(0.02)] * 60)
-        command = [sys.executable, "-c", _PROGRAM, root, str(file), "60"]
-        with anyio.fail_after(30):
-            async with (
-                await anyio.open_process(command, stdin=PIPE, stderr=None) as one,
-                await anyio.open_process(command, stdin=PIPE, stderr=None) as other,
-            ):
-                said = [""] * 2
-                for process in (one, other):
-                    assert process.stdout is not None
-                    assert (await process.stdout.receive()).strip() == b"ready"
-                for process in (one, other):
-                    assert process.stdin is not None
-                    await process.stdin.aclose()
-                for number, process in enumerate((one, other)):
-                    assert process.stdout is not None
-                    async for part in process.stdout:
-                        said[number] += part.decode()
+    codes: dict[str, bool] = {}
+    async with simulator.serve() as root, SqliteJournal(file) as journal:
+        environment = simulator.environment(root)
+        async with Sms4SatsClient(base_url=root, journal=journal, clock=clock) as client:
+            scheduler = OrderScheduler(client)
+            for number in range(40):
+                code = chance.random() < 0.5
+                delay = chance.uniform(5, 130)
+                simulator.behaviour = attrs.evolve(CODE if code else HELD, code_delay=delay)
+                if not code:
+                    simulator.behaviour = HELD
+                order = await client.create_order(187, "tg", metadata={"chat": str(number)})
+                codes[order.order_id] = code
+                await scheduler.add(order, timeout=600 if code else chance.uniform(0, 130))
+        first = Bot(environment, file)
+        await clock.sleep(30)
+        if stopped:
+            first.send(signal.SIGSTOP)
+        second = Bot(environment, file)
+        await clock.sleep(LEASE.total_seconds() + 20 if stopped else 60)
+        lines = [] if stopped else first.end()
+        while await journal.pending() or await journal.undelivered():
+            await clock.sleep(1)
+        lines += [*second.end(), *(first.end() if stopped else [])]
+        entries = {entry.order_id: entry for entry in await journal.history()}
     cancels = Counter(
         request.query["orderId"] for request in simulator.requests if "cancel" in request.path
     )
-    assert cancels == {order.order_id: 1 for order in orders}
-    assert [Counter(each.split()) for each in said] == [{"cancelled": 60}] * 2
-
-
-async def test_one_that_is_in_anothers_hands_is_told_soon_after_its_end() -> None:
-    journal = MemoryJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    schedulers = [CancelScheduler(world.client), CancelScheduler(world.new_client(journal))]
-    world.simulator.script("/cancelorder", Fault.slow(3))
-    async with running(*schedulers):
-        await world.advance(124)
-        assert len(world.finished()) == 1
-        await world.advance(5)
-        assert len(world.finished()) == 2
-    assert world.cancels() == [order.order_id]
-    assert {result.outcome for result in world.finished()} == {CancelOutcome.CANCELLED}
-    assert [result.attempts for result in world.finished()] == [1, 0]
-
-
-async def test_a_refused_order_is_waited_out_by_both_and_ended_by_one() -> None:
-    journal = MemoryJournal()
-    world = World(NEVER, journal=journal)
-    order = await world.order()
-    schedulers = [CancelScheduler(world.client), CancelScheduler(world.new_client(journal))]
-    world.simulator.script("/cancelorder", *[Fault.slow(1)] * 200)
-    async with running(*schedulers):
-        await world.advance(23 * 60)
-        assert [len(scheduler) for scheduler in schedulers] == [0, 0]
-        assert [scheduler._queue._steps for scheduler in schedulers] == [{}, {}]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    assert world.simulator.most == 1
-    assert max(world.ages()) < 21 * 60
-    assert [result.order_id for result in world.finished()] == [order.order_id] * 2
-    assert {result.outcome for result in world.finished()} == {CancelOutcome.ALREADY_RELEASED}
-
-
-async def claim_by_another(journal: OrderJournal, order_id: str, now: float) -> None:
-    lease = timedelta(seconds=90)
-    (entry,) = await journal.update([(order_id, claimed("a scheduler that died", now, lease))])
-    assert entry is not None
-    assert entry.claimed_by == "a scheduler that died"
-
-
-async def test_the_claim_of_a_dead_scheduler_is_taken_over_after_its_lease() -> None:
-    journal = MemoryJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    await world.advance(120)
-    await claim_by_another(journal, order.order_id, world.clock.now())
-    async with running(CancelScheduler(world.client)):
-        await world.advance(89)
-        assert world.cancels() == []
-        await world.advance(7)
-    assert world.cancels() == [order.order_id]
-    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
-
-
-async def test_a_claim_that_ran_out_and_is_anothers_by_now_is_left_to_that() -> None:
-    journal = MemoryJournal()
-    world = World(NEVER, journal=journal)
-    order = await world.order()
-    world.simulator.script("/cancelorder", Fault.slow(1))
-    async with running(CancelScheduler(world.client)):
-        await world.advance(120.5)
-        assert world.simulator.in_hand == 1
-        await claim_by_another(journal, order.order_id, world.clock.now() + 100)
-        await world.advance(10)
-    entry = await journal.get(order.order_id)
-    assert entry is not None
-    assert entry.claimed_by == "a scheduler that died"
-
-
-async def test_what_one_puts_off_or_leaves_alone_the_other_does_too() -> None:
-    journal = MemoryJournal()
-    world = World(journal=journal)
-    put_off, left_alone = await world.orders(2)
-    one, other = CancelScheduler(world.client), CancelScheduler(world.new_client(journal))
-    async with running(one, other):
-        await world.advance(60)
-        await one.schedule(put_off, not_before=put_off.created_at + timedelta(minutes=5))
-        await one.unschedule(left_alone)
-        await world.advance(4 * 60 - 1)
-        assert world.cancels() == []
-        assert {entry.claimed_by for entry in await journal.pending()} == {None}
-        await world.advance(20)
-        assert world.cancels() == [put_off.order_id]
-        await world.advance(15 * 60)
-    assert world.cancels() == [put_off.order_id]
-
-
-async def test_an_end_that_the_journal_knows_is_told_and_an_unclear_one_asked_for_again() -> None:
-    journal = MemoryJournal()
-    world = World(CODE, journal=journal)
-    arrived, unclear = await world.orders(2)
-    await world.advance(60)
-    await world.client.get_order_status(arrived)
-    at = moment(world.clock.now())
-    await journal.update([(unclear.order_id, told(RequestOutcome.UNKNOWN, at, final=True))])
-    async with running(scheduler := CancelScheduler(world.client)):
-        scheduler.schedule(arrived)
-        scheduler.schedule(unclear)
-        await world.advance(61)
-    assert world.cancels() == [unclear.order_id] * len(world.cancels())
-    assert {(result.order_id, result.outcome, result.code) for result in world.finished()} == {
-        (arrived.order_id, CancelOutcome.CODE_ARRIVED, "007"),
-        (unclear.order_id, CancelOutcome.CODE_ARRIVED, "007"),
-    }
-
-
-async def test_many_that_need_no_request_do_not_hold_the_others_up() -> None:
-    journal = MemoryJournal()
-    world = World(journal=journal)
-    orders = await world.orders(500)
-    at = moment(world.clock.now())
-    ended = told(CancelOutcome.CANCELLED, at, final=True)
-    await journal.update([(order.order_id, ended) for order in orders])
-    scheduler = CancelScheduler(world.client, concurrency=1)
-    for order in orders:
-        scheduler.schedule(order)
-    await world.advance(121)
-    async with running(scheduler):
-        assert 0 < len(world.finished()) < 100
-        await world.advance(1)
-        assert len(world.finished()) == 500
-
-
-# --- another journal than the client's ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "of_client", [None, MemoryJournal], ids=["client without", "client with another"]
-)
-@pytest.mark.parametrize(
-    ("behaviour", "outcome"),
-    [
-        (None, CancelOutcome.CANCELLED),
-        (CODE, CancelOutcome.CODE_ARRIVED),
-        (NEVER, CancelOutcome.ALREADY_RELEASED),
-        (NEVER_EVER, RequestOutcome.UNKNOWN),
-    ],
-    ids=["cancelled", "code", "released", "unknown"],
-)
-async def test_the_end_stands_in_the_schedulers_own_journal_and_in_the_clients(
-    behaviour: Behaviour | None,
-    outcome: CancelOutcome | RequestOutcome,
-    of_client: type[MemoryJournal] | None,
-) -> None:
-    clients = None if of_client is None else of_client()
-    world = World(journal=clients) if behaviour is None else World(behaviour, journal=clients)
-    own = MemoryJournal()
-    scheduler = CancelScheduler(world.client, journal=own)
-    order = await world.order()
-    async with running(scheduler):
-        await scheduler.schedule(order)
-        await world.advance(23 * 60)
-    for journal in [own] if clients is None else [own, clients]:
-        (entry,) = await journal.history()
-        assert entry.order_id == order.order_id
-        assert entry.outcome is outcome
-        assert entry.code == ("007" if outcome is CancelOutcome.CODE_ARRIVED else None)
-        assert not entry.pending
-
-
-async def test_the_clients_own_journal_is_not_written_twice() -> None:
-    written: list[int] = []
-    for named in (False, True):
-        journal = BrokenJournal()
-        world = World(journal=journal)
-        order = await world.order()
-        scheduler = CancelScheduler(world.client, journal=journal if named else None)
-        async with running(scheduler):
-            await scheduler.schedule(order)
-            await world.advance(121)
-        written.append(journal.updates)
-    assert written[0] == written[1]
-
-
-# --- journals that fail ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("error", [JournalError("the disk is full"), OSError("no")], ids=repr)
-async def test_a_journal_that_cannot_be_read_is_the_error_of_run_and_nothing_is_sent(
-    error: Exception,
-) -> None:
-    journal = BrokenJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    scheduler = CancelScheduler(world.client)
-    await world.advance(121)
-    journal.error = error
-    with pytest.raises(JournalError) as caught:
-        await scheduler.run()
-    assert caught.value is error or caught.value.__cause__ is error
-    assert world.cancels() == []
-    journal.error = None
-    async with running(scheduler):
-        await world.advance(1)
-    assert world.cancels() == [order.order_id]
-
-
-async def test_a_journal_that_fails_while_claiming_costs_nobody_his_money() -> None:
-    journal = BrokenJournal()
-    world = World(journal=journal)
-    order = await world.order()
-    scheduler = CancelScheduler(world.client)
-    async with running(scheduler):
-        journal.error = OSError("no space left")
-        await world.advance(121)
-    assert world.simulator.holder(order.order_id) is Holder.REFUNDED
-    assert [result.outcome for result in world.finished()] == [CancelOutcome.CANCELLED]
-    failed = [event for event in world.events if isinstance(event, JournalFailed)]
-    assert {event.order_id for event in failed} == {order.order_id}
-
-
-async def test_what_could_not_be_written_is_told_and_tried_again() -> None:
-    journal = BrokenJournal()
-    world = World()
-    scheduler = CancelScheduler(world.client, journal=journal)
-    first, second = await world.orders(2)
-    async with running(scheduler):
-        journal.error = JournalError("the disk is full")
-        scheduler.schedule(first)
-        await turns()
-        with pytest.raises(JournalError, match="full"):
-            await scheduler.schedule(second)
-        told_of: list[Event] = [each for each in world.events if isinstance(each, JournalFailed)]
-        assert told_of
-        assert await journal.memory.pending() == []
-        journal.error = None
-    kept = await journal.pending()
-    assert {entry.order_id for entry in kept} == {first.order_id, second.order_id}
-
-
-class Meanwhile(MemoryJournal):
-    """Calls something of the scheduler's in the middle of a write."""
-
-    scheduler: CancelScheduler | None = None
-
-    async def update(self, changes: object, /) -> list[JournalEntry | None]:
-        entries = await super().update(changes)  # type: ignore[arg-type]
-        if self.scheduler is not None:
-            scheduler, self.scheduler = self.scheduler, None
-            later = moment(0) + timedelta(days=40_000)
-            for entry in entries:
-                assert entry is not None
-                assert entry.order_id is not None
-                scheduler.schedule(entry.order_id, not_before=later)
-        return list(entries)
-
-
-async def test_what_changes_while_it_is_being_written_is_written_too() -> None:
-    journal = Meanwhile()
-    world = World()
-    scheduler = CancelScheduler(world.client, journal=journal)
-    order = await world.order()
-    journal.scheduler = scheduler
-    await scheduler.schedule(order)
-    (entry,) = await journal.pending()
-    assert entry.not_before == moment(0) + timedelta(days=40_000)
+    assert cancels == {order_id: 1 for order_id, code in codes.items() if not code}
+    delivered = [line.split() for line in lines]
+    assert Counter(order_id for order_id, *_ in delivered) == dict.fromkeys(codes, 1)
+    assert {order_id: code != "None" for order_id, code, _ in delivered} == codes
+    for order_id, _, chat in delivered:
+        assert entries[order_id].metadata == {"chat": chat}

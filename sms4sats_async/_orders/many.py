@@ -45,9 +45,6 @@ _FEW: Final = 100
 _MOVED_AT_ONCE: Final = 200
 """Orders that one worker moves from the heap to the ready queues in one go."""
 
-_UNKNOWN: Final = 1.0
-"""The end of a claim that may have been recorded, so that it is released or renewed."""
-
 AT_ONCE: Final = 2_000
 """Orders that are scheduled or recorded in one go: some milliseconds."""
 
@@ -370,6 +367,7 @@ class OrderQueue:
                 self._failure = failure
                 assert self._scope is not None  # noqa: S101 - a worker runs in it
                 self._scope.cancel()
+                return
             finally:
                 self._busy.discard(order_id)
                 queued = self._orders.get(order_id)
@@ -417,8 +415,6 @@ class OrderQueue:
         try:
             step = await first_or_next(self._context, driven, alone=True)
         except BaseException:
-            if self._owner:  # whether the claim was recorded is unknown
-                driven.claimed_until = driven.claimed_until or _UNKNOWN
             await self._keep(order, driven)
             raise
         if isinstance(step, OrderResult):

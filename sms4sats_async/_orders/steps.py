@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 LONGEST_STEP: Final = 60.0
 """Seconds that one step takes at most, so that a claim outlasts it."""
 
+_UNKNOWN: Final = 1.0
+"""The end of a claim that may be recorded: it is released like any other."""
+
 _TIME_TO_DELIVER: Final = 30.0
 """Seconds that the claim of a result lasts at least when its reader gets it."""
 
@@ -566,6 +569,8 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
     if _outlasts(order.claimed_until, now, LONGEST_STEP):
         return 0.0
     change = claim_if_ours(context, order.owner, order.unrecorded)
+    # Even if this is cancelled, or the journal does not answer, the claim may be recorded.
+    order.claimed_until = order.claimed_until or _UNKNOWN
     entry = await recorder.note(order.order_id, change)
     if entry is None:
         # The money matters more than a cancel that may be sent twice, so a journal that cannot
