@@ -1239,7 +1239,7 @@ async def test_an_end_that_stays_unknown_is_a_result_and_ends_the_order_if_the_s
     journal = MemoryJournal()
     scene = Scene(NEVER_REFUNDED, journal=journal)
     scene.simulator.script("/orderstatus", *[Fault.http(404)] * faults)
-    result = await result_of(scene, 23)
+    result = await result_of(scene, 27)
     assert (result.outcome, result.refunded) == (None, None)
     assert result.error is not None
     assert result.error.request_outcome is RequestOutcome.UNKNOWN

@@ -47,7 +47,7 @@ async def storm(cancelled: Cancelled) -> None:
 
     async def normal(client: Sms4SatsClient) -> None:
         nonlocal done
-        assert (await client.cancel_order(ORDER_ID)).outcome.funds_returned
+        assert (await client.cancel_order(ORDER_ID)).refunded
         done += 1
 
     with Server(service(after=lambda: chance.uniform(0, 0.01))) as server:

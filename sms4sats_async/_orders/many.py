@@ -301,7 +301,9 @@ class OrderQueue:
             order.due = max(action.age, age + SHORTEST_SLEEP)
             order.end = action.end
         else:
-            order.due, order.end = age, math.inf if action is Request.POLL else age
+            # Rounding may make what is due now look early, and the timer would sleep.
+            order.due = age - SHORTEST_SLEEP
+            order.end = math.inf if action is Request.POLL else order.due
         heappush(self._heap, order)
         if len(self._heap) > 2 * len(self._orders) + _FEW:
             self._heap = [each for each in self._heap if self._is_current(each)]
@@ -329,7 +331,8 @@ class OrderQueue:
                         await self._context.clock.sleep(max(min(left, LONGEST_SLEEP), shortest))
                     self._nap = None
                     continue
-            if has_ready or self._heap:
+            # Without a reader no worker takes an order; waking one would spin.
+            if (has_ready or self._heap) and self._reader() is not None:
                 self._wake_a_worker()
             await self._changed.wait()
 
