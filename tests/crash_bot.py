@@ -2,13 +2,14 @@
 
     python crash_bot.py ROOT JOURNAL SPEED EPOCH ORIGIN ORDERS SEED
 
-It takes up what the journal holds, makes ORDERS more, and ends when nothing is pending. What it is
-about to do it says on standard output, and where the others could not tell where it stood, it stays
-there for a moment:
+It resumes what the journal has, creates ORDERS more, and ends when no order is pending and every
+result was handled. It says on standard output what it is about to do, and pauses where only that
+shows what it does:
 
-    ASK              create_order() is called       ACK <order id>   it has returned
-    AT answered      before the order is recorded   AT waiting       for the code
-    AT cancelling    the cancel is claimed          AT cancelled     before that is recorded
+    ASK              create_order() is called       ACK <order id>      it has returned
+    AT answered      before the order is recorded   AT waiting          for the code
+    AT claimed       an order is claimed            AT cancelled        before that is recorded
+    RESULT <id> <outcome> <code> <metadata>         HANDLED <id>        the loop's body has ended
 """
 
 import random
@@ -22,13 +23,14 @@ from functools import partial
 import anyio
 
 from sms4sats_async import (
-    CancelOutcome,
-    CancelScheduler,
     CodeTimeoutError,
     Event,
     JournalChange,
     JournalEntry,
     OrderError,
+    OrderOutcome,
+    OrderResult,
+    OrderScheduler,
     RetryPolicy,
     Sms4SatsClient,
     Sms4SatsError,
@@ -36,8 +38,8 @@ from sms4sats_async import (
     StatusPolled,
 )
 
-HERE_FOR = 0.02
-"""Real seconds that it stays where it is about to write."""
+PAUSE = 0.02
+"""Real seconds of a pause before a write, and of the handling of a result."""
 
 
 class SharedClock:
@@ -66,6 +68,7 @@ class TalkingJournal:
     def __init__(self, path: str) -> None:
         self._journal = SqliteJournal(path)
         self.pending = self._journal.pending
+        self.undelivered = self._journal.undelivered
         self.get = self._journal.get
         self.history = self._journal.history
         self.prune = self._journal.prune
@@ -78,13 +81,17 @@ class TalkingJournal:
         after = change(before)
         if before is None and after is not None and after.order_id is not None:
             say("AT answered")
-            await anyio.sleep(HERE_FOR)
-        if after is not None and after.outcome is CancelOutcome.CANCELLED:
+            await anyio.sleep(PAUSE)
+        if (
+            after is not None
+            and after.outcome is OrderOutcome.CANCELLED
+            and after.delivered_at is None
+        ):
             say("AT cancelled")
-            await anyio.sleep(HERE_FOR)
+            await anyio.sleep(PAUSE)
         result = await self._journal.update(changes)
         if after is not None and after.pending and after.claimed_by is not None:
-            say("AT cancelling")
+            say("AT claimed")
         return result
 
 
@@ -93,21 +100,42 @@ def tell(event: Event) -> None:
         say("AT waiting")
 
 
-async def one_order(client: Sms4SatsClient, scheduler: CancelScheduler, how: int) -> None:
+async def one_order(client: Sms4SatsClient, scheduler: OrderScheduler, how: int, name: str) -> None:
     say("ASK")
+    metadata = {"name": name}
+    timeout = 30.0 + 3 * how
     try:
-        if how % 2:
-            order = await client.create_order(187, "tg")
+        if how % 3 == 0:
+            order = await client.create_order(187, "tg", metadata=metadata)
             say("ACK", order.order_id)
-            await scheduler.schedule(order)
-            return
-        async with client.open_order(187, "tg", scheduler=scheduler) as opened:
-            say("ACK", opened.order_id)
-            await opened.wait_for_code(timeout=60 + how)
+            await scheduler.add(order, timeout=timeout)
+        elif how % 3 == 1:
+            order = await client.create_order(187, "tg", metadata=metadata)
+            say("ACK", order.order_id)
+            await client.code_or_refund(order, timeout=timeout)
+        else:
+            opening = client.open_order(187, "tg", scheduler=scheduler, metadata=metadata)
+            async with opening as opened:
+                say("ACK", opened.order_id)
+                await opened.wait_for_code(timeout=timeout)
     except (OrderError, CodeTimeoutError):
-        pass  # it has ended, or the money is back
+        pass  # the order has ended, or is cancelled
     except Sms4SatsError as error:
         print(repr(error), file=sys.stderr)
+
+
+async def handle(scheduler: OrderScheduler, handling: set[str]) -> None:
+    async for result in scheduler.results():
+        handling.add(result.order_id)
+        say("RESULT", *words_of(result))
+        await anyio.sleep(PAUSE)
+        say("HANDLED", result.order_id)
+        handling.discard(result.order_id)
+
+
+def words_of(result: OrderResult) -> tuple[str, str, str, str]:
+    outcome = "UNKNOWN" if result.outcome is None else result.outcome.name
+    return result.order_id, outcome, result.code or "-", result.metadata.get("name", "-")
 
 
 async def end_on_sigterm(scope: anyio.CancelScope) -> None:
@@ -132,13 +160,16 @@ async def main(root: str, path: str, *numbers: str) -> None:
         anyio.create_task_group() as group,
     ):
         group.start_soon(end_on_sigterm, group.cancel_scope)
-        scheduler = CancelScheduler(client, concurrency=4)
+        scheduler = OrderScheduler(client, concurrency=4)
         group.start_soon(scheduler.run)
+        handling: set[str] = set()
+        group.start_soon(handle, scheduler, handling)
         async with anyio.create_task_group() as making:
             for _ in range(int(orders)):
-                making.start_soon(one_order, client, scheduler, draw.randrange(100))
+                how, name = draw.randrange(100), f"{draw.randrange(10**9)}"
+                making.start_soon(one_order, client, scheduler, how, name)
                 await clock.sleep(draw.uniform(0, 30))
-        while await journal.pending():
+        while await journal.pending() or await journal.undelivered() or handling:
             await clock.sleep(1)
         group.cancel_scope.cancel()
     say("END", datetime.fromtimestamp(clock.now()).astimezone().isoformat())

@@ -1,8 +1,8 @@
-"""Kill a bot at every moment that matters, start it again, and count what became of the money.
+"""Kill a bot at every moment that matters, start it again, and compare its results with the ledger.
 
-The bot (tests/crash_bot.py) is a real process with a `SqliteJournal`; the simulated service runs
-here, over a real socket. Both live by one clock that runs 200 times faster. `make torture` kills
-ten times as often.
+The bot (tests/crash_bot.py) is a real process with a `SqliteJournal`. The simulated service runs
+here, over a real socket. Both use one clock that runs 200 times faster than real time.
+`make torture` kills ten times as often.
 """
 
 import os
@@ -21,17 +21,26 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from sms4sats_async import CancelOutcome, JournalEntry, SqliteJournal
+from sms4sats_async import JournalEntry, OrderOutcome, SqliteJournal
 from sms4sats_async.simulator import Behaviour, Fault, Holder, Simulator, StateError
 from tests.crash_bot import SharedClock
 
 SPEED = 200.0
 KILLS = int(os.environ.get("TORTURE", "20"))
 ANY = "any"
-POINTS = ("ASK", "AT answered", "ACK", "AT waiting", "AT cancelling", "AT cancelled", ANY)
+POINTS = (
+    "ASK",
+    "AT answered",
+    "ACK",
+    "AT waiting",
+    "AT claimed",
+    "AT cancelled",
+    "RESULT",
+    ANY,
+)
 """What the bot says last before it is killed, at once or a moment later; `any`: at any time."""
 
-BEHAVIOURS = (Behaviour(code_delay=None), Behaviour(code_delay=40), Behaviour(code_delay=110))
+BEHAVIOURS = tuple(Behaviour(code_delay=delay) for delay in (None, None, 40, 110, 200, 280))
 CREATE_FAULTS = (None, Fault.slow(2), Fault.slow(2, after_change=True))
 CANCEL_FAULTS = (
     None,
@@ -41,6 +50,8 @@ CANCEL_FAULTS = (
     Fault.reset(after_change=True),
 )
 MINIMUM_AGE = 120.0
+SHORTLY = 2.0
+"""Simulated seconds by which two processes may read the shared clock differently."""
 MANY = 1_000
 """Orders that no bot comes to the end of."""
 
@@ -49,8 +60,8 @@ LIFE = 20.0
 """Real seconds after which a bot that goes on living has failed the test."""
 
 
-class World:
-    """The service, the bot's journal, and the wallet of whoever pays what the bot hands out."""
+class Scene:
+    """The service, the bot's journal, and a wallet that pays every order of the bot."""
 
     def __init__(self, path: Path, seed: object) -> None:
         self.path = path
@@ -61,6 +72,10 @@ class World:
         self.process: subprocess.Popen[str]
         self.asked = 0
         self.acknowledged: list[str] = []
+        self.results: list[tuple[str, str, str, str]] = []
+        self.again: list[str] = []
+        self._handled = ""
+        self._done: set[str] = set()
 
     @contextmanager
     def bot(self, *, orders: int) -> Generator[Iterator[str]]:
@@ -78,20 +93,29 @@ class World:
             finally:
                 guard.cancel()
                 process.kill()
-                # What it had said before it died is heard too: somebody may have acted on it.
-                for line in process.stdout:
+                for line in process.stdout:  # what it said before it died counts too
                     self.hear(line)
+                self._handled = ""  # whether that was acknowledged is unknown
 
     def hear(self, line: str) -> str:
-        """Do what the world does when the bot says something: whoever gets an invoice pays it."""
+        """Do what follows from a line of the bot: pay its order, keep its result."""
         match line.split():
             case ["ASK"]:
                 self.asked += 1
                 self.simulator.behaviour = self.draw.choice(BEHAVIOURS)
             case ["ACK", order_id]:
                 self.acknowledged.append(order_id)
-                with suppress(StateError):  # over already, if this process was held up
+                with suppress(StateError):  # the order may have ended already
                     self.simulator.pay(order_id)
+            case ["RESULT", order_id, outcome, code, name]:
+                if order_id in self._done:
+                    self.again.append(order_id)
+                # Asking for the next result has acknowledged the last one.
+                self._done.add(self._handled)
+                self._handled = ""
+                self.results.append((order_id, outcome, code, name))
+            case ["HANDLED", order_id]:
+                self._handled = order_id
             case _:
                 pass
         return line.strip()
@@ -107,7 +131,7 @@ class World:
                     for _ in range(self.draw.randrange(4)):
                         time.sleep(0.005)
                     return point if line.startswith(point) else line
-        raise AssertionError("the bot ended by itself")
+        raise AssertionError("the bot ended")
 
     def live_to_the_end(self) -> None:
         """Let a bot live until its journal holds nothing that is pending."""
@@ -116,8 +140,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World(tmp_path / "journal", request.node.name)
+def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    made = Scene(tmp_path / "journal", request.node.name)
     with (
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(made.simulator.serve()) as root,
@@ -126,65 +150,82 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
-def journal_of(world: World) -> list[JournalEntry]:
+def journal_of(scene: Scene) -> list[JournalEntry]:
     async def read() -> list[JournalEntry]:
-        async with SqliteJournal(world.path) as journal:
+        async with SqliteJournal(scene.path) as journal:
             return await journal.history()
 
     return anyio.run(read)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_bot_that_is_killed_loses_no_order_and_no_code(world: World, point: str) -> None:
-    died_at = Counter(world.live_and_die(point) for _ in range(-(-KILLS // len(POINTS))))
-    world.live_to_the_end()
+def test_a_bot_that_is_killed_loses_no_order_and_no_code(scene: Scene, point: str) -> None:
+    kills = max(-(-KILLS // len(POINTS)), KILLS // 4 if point == "RESULT" else 0)
+    died_at = Counter(scene.live_and_die(point) for _ in range(kills))
+    scene.live_to_the_end()
 
-    entries = journal_of(world)
+    entries = journal_of(scene)
     by_id = {entry.order_id: entry for entry in entries if entry.order_id is not None}
-    orders = {order.order_id: order for order in world.simulator.orders}
-    print(f"killed after saying: {dict(died_at)}; {len(orders)} orders made")
+    orders = {order.order_id: order for order in scene.simulator.orders}
+    seen = Counter(order_id for order_id, *_ in scene.results)
+    print(
+        f"killed after saying: {dict(died_at)}; {len(orders)} orders; {len(scene.results)} results "
+        f"of {len(seen)} orders, {len(scene.results) - len(seen)} of them again"
+    )
     # Every order that was acknowledged is in the journal; of any other, that it may exist.
-    assert set(world.acknowledged) <= set(by_id)
+    assert set(scene.acknowledged) <= set(by_id)
     assert len(orders.keys() - by_id) <= len(entries) - len(by_id)
-    # No order was made twice.
-    assert world.simulator.count("/createorder") <= world.asked
+    # No order was created twice.
+    assert scene.simulator.count("/createorder") <= scene.asked
     assert len(orders) <= len(entries)
     for order_id, entry in by_id.items():
         order = orders[order_id]
-        # Every order that was held ended cancelled, or with its code in the journal.
+        # Every order has ended as the ledger says, with its metadata, and was delivered.
         assert order.holder is not Holder.HELD
         assert not entry.pending
+        assert entry.delivered_at is not None
+        assert entry.metadata["name"]
         if order.holder is Holder.SETTLED:
-            assert entry.outcome is CancelOutcome.CODE_ARRIVED
+            assert entry.outcome is OrderOutcome.CODE_RECEIVED
             assert entry.code == order.code
-        if entry.outcome in {CancelOutcome.CANCELLED, CancelOutcome.ALREADY_RELEASED}:
+        if entry.result is not None and entry.result.refunded:
             assert order.holder in {Holder.REFUNDED, Holder.NONE}
-    # No cancel was sent early.
-    for request in world.simulator.requests:
+    for order_id, outcome, code, name in scene.results:
+        entry = by_id[order_id]
+        assert name == entry.metadata["name"]
+        assert (code == "-") is (orders[order_id].holder is not Holder.SETTLED)
+        assert outcome in {each.name for each in OrderOutcome}
+    # A result that was acknowledged never came again.
+    assert scene.again == []
+    # No cancel was sent early, nor before the recorded deadline.
+    for request in scene.simulator.requests:
         if request.path == "/cancelorder":
-            assert request.time - orders[request.query["orderId"]].created_at >= MINIMUM_AGE
+            order_id = request.query["orderId"]
+            assert request.time - orders[order_id].created_at >= MINIMUM_AGE
+            deadline = by_id[order_id].code_deadline
+            assert deadline is None or request.time >= deadline.timestamp() - SHORTLY
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda x: x.name)
 def test_a_signal_ends_a_bot_within_six_seconds_though_the_service_hangs(
-    world: World, number: signal.Signals
+    scene: Scene, number: signal.Signals
 ) -> None:
     """In real time, because a person waits in it: the last attempt may take five seconds."""
-    world.simulator.script("/cancelorder", *[Fault.hang()] * 1000)
+    scene.simulator.script("/cancelorder", *[Fault.hang()] * 1000)
     # A bot that is slow is so each time; a machine that stood still for a moment did so once.
     for _ in range(3):
-        sent = world.simulator.count("/cancelorder")
-        with world.bot(orders=MANY) as lines:
+        sent = scene.simulator.count("/cancelorder")
+        with scene.bot(orders=MANY) as lines:
             # More than the scheduler's four workers send: an order that is open is being cancelled.
-            while world.simulator.count("/cancelorder") < sent + 6:
+            while scene.simulator.count("/cancelorder") < sent + 6:
                 next(lines)
             before = time.monotonic()
-            world.process.send_signal(number)
-            world.process.wait(LIFE)
+            scene.process.send_signal(number)
+            scene.process.wait(LIFE)
             took = time.monotonic() - before
-        print(f"{number.name}: ended after {took:.2f} s with {world.process.returncode}")
-        assert world.process.returncode == (130 if number is signal.SIGINT else 0)
-        assert set(world.acknowledged) <= {entry.order_id for entry in journal_of(world)}
+        print(f"{number.name}: ended after {took:.2f} s with {scene.process.returncode}")
+        assert scene.process.returncode == (130 if number is signal.SIGINT else 0)
+        assert set(scene.acknowledged) <= {entry.order_id for entry in journal_of(scene)}
         if took < 6:
             return
     pytest.fail("three bots took longer")
