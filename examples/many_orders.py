@@ -1,10 +1,9 @@
-"""Order many codes at once, and write a line for each: the code, or what became of the money.
+"""Order many codes at once, and write a line for each: the code or the refund.
 
     python examples/many_orders.py 187/tg germany/wa --wait 300 > codes.csv
 
-The invoices are shown on stderr; pay them with any wallet. A script that is broken
-off leaves its orders in the journal: run it again, with or without new orders, and it
-asks for their money back.
+The invoices are shown on stderr; pay them with any wallet. If the script is interrupted, its orders
+stay in the journal. Run it again, with or without new orders, and it resumes them.
 
     pip install sms4sats-async
 """
@@ -19,7 +18,8 @@ from functools import partial
 import anyio
 
 from sms4sats_async import (
-    OrderRefundedError,
+    OrderResult,
+    OrderScheduler,
     Sms4SatsClient,
     Sms4SatsError,
     SqliteJournal,
@@ -27,49 +27,57 @@ from sms4sats_async import (
 
 
 class Batch:
-    """Many orders of one client; `failed` counts those that ended otherwise than they should."""
+    """Many orders of one client.
 
-    def __init__(self, client: Sms4SatsClient, journal: SqliteJournal) -> None:
+    Attributes:
+        failed: How many orders could not be created, or have an unknown end.
+        open: How many orders have no result yet.
+    """
+
+    def __init__(self, client: Sms4SatsClient) -> None:
         self.failed = 0
+        self.open = 0
+        self.scheduler = OrderScheduler(client)
         self._client = client
-        self._journal = journal
+        self._running = anyio.CancelScope()
         self._table = csv.writer(sys.stdout)
         self._table.writerow(["country", "service", "code", "number", "money"])
 
-    async def get_code(self, country: int | str, service: str, wait: float) -> None:
-        """Get one code; an order without one is left to `ask_back`."""
+    async def order(self, country: int | str, service: str, wait: float) -> None:
+        """Create one order, and let the scheduler drive it."""
+        metadata = {"country": str(country), "service": service}
         try:
-            order = await self._client.create_order(country, service)
+            order = await self._client.create_order(country, service, metadata=metadata)
         except Sms4SatsError as error:
-            self._fail(country, service, error)
+            self.failed += 1
+            self._table.writerow([country, service, "", "", str(error)])
             return
-        print(f"{country}/{service}: {order.payreq}", file=sys.stderr)
-        try:
-            status = await self._client.wait_for_code(order, timeout=wait)
-        except OrderRefundedError:
-            self._table.writerow([country, service, "", "", "returned"])
-        except Sms4SatsError as error:
-            print(f"{country}/{service}: {error}", file=sys.stderr)
-        else:
-            self._table.writerow([country, service, status.code, status.number, "spent"])
+        print(f"{country}/{service}: {order.invoice}", file=sys.stderr)
+        self.open += 1
+        await self.scheduler.add(order, timeout=wait)
 
-    async def ask_back(self) -> None:
-        """Ask for the money of each order that has no code, those of earlier runs included."""
-        entries = {entry.order_id: entry for entry in await self._journal.pending()}
-        orders = [entry.order for entry in entries.values() if entry.order is not None]
-        async for result in self._client.cancel_orders(orders):
-            entry = entries[result.order_id]
-            if result.error is not None:
-                self._fail(entry.country, entry.service, result.error)
-            else:
-                number = None if result.status is None else result.status.number
-                money = "returned" if result.funds_returned else "spent"
-                row = [entry.country, entry.service, result.code, number, money]
-                self._table.writerow(row)
+    async def drive(self) -> None:
+        """Drive the orders until each has a result."""
+        with self._running:
+            await self.scheduler.run()
 
-    def _fail(self, country: int | str | None, service: str | None, error: Sms4SatsError) -> None:
-        self.failed += 1
-        self._table.writerow([country, service, "", "", str(error)])
+    async def write_results(self) -> None:
+        """Write a line for each result, orders of earlier runs included."""
+        if not self.open:
+            self._running.cancel()
+        async for result in self.scheduler.results():
+            self._write(result)
+            self.open -= 1
+            if not self.open:
+                self._running.cancel()  # the loop ends after it has acknowledged this result
+
+    def _write(self, result: OrderResult) -> None:
+        money = result.money.value
+        if result.error is not None:
+            self.failed += 1
+            money = str(result.error)
+        place = [result.metadata.get(name, "") for name in ("country", "service")]
+        self._table.writerow([*place, result.code, result.number, money])
 
 
 async def run(
@@ -79,13 +87,20 @@ async def run(
     journal_path: str,
     connect: Callable[..., Sms4SatsClient] = Sms4SatsClient,
 ) -> int:
-    """Order a code for each place, and return how many failed; a test hands `connect` in."""
-    async with SqliteJournal(journal_path) as journal, connect(journal=journal) as client:
-        batch = Batch(client, journal)
-        async with anyio.create_task_group() as group:
+    """Order a code for each place, and return how many failed; a test passes its own `connect`."""
+    async with (
+        SqliteJournal(journal_path) as journal,
+        connect(journal=journal) as client,
+        anyio.create_task_group() as group,
+    ):
+        batch = Batch(client)
+        for earlier in (journal.pending, journal.undelivered):
+            batch.open += len(await earlier(client.base_url))
+        group.start_soon(batch.drive)
+        async with anyio.create_task_group() as ordering:
             for country, service in places:
-                group.start_soon(batch.get_code, country, service, wait)
-        await batch.ask_back()
+                ordering.start_soon(batch.order, country, service, wait)
+        await batch.write_results()
     return batch.failed
 
 
@@ -108,7 +123,7 @@ def main() -> int:
     try:
         return 1 if anyio.run(run_it) else 0
     except KeyboardInterrupt:
-        print("Run it again, and it asks for the money back.", file=sys.stderr)
+        print("Run it again, and it resumes the orders.", file=sys.stderr)
         return 130
 
 
