@@ -84,15 +84,17 @@ def new_orders(orders: int) -> list[ReceiveOrder]:
 
 
 async def memory_of_each(client: Sms4SatsClient, orders: int) -> float:
-    """Return the KiB that each order takes which was polled and waits."""
-    made = new_orders(orders)
+    """Return the KiB that each order takes which was polled and waits, its ID included."""
+    made = [order.order_id for order in new_orders(orders)]
     scheduler = OrderScheduler(client)
+    held = 0
     gc.collect()
     tracemalloc.start()
     async with anyio.create_task_group() as group:
         group.start_soon(scheduler.run)
-        for order in made:
-            await scheduler.add(order.order_id[:1] + order.order_id[1:], timeout=600)
+        for order_id in made:
+            copy = "".join(order_id)  # counted too
+            await scheduler.add(copy, timeout=600)
         await anyio.sleep(2 * INTERVAL)
         gc.collect()
         held, _ = tracemalloc.get_traced_memory()
@@ -101,7 +103,7 @@ async def memory_of_each(client: Sms4SatsClient, orders: int) -> float:
     return held / 1024 / orders
 
 
-async def scheduled(client: Sms4SatsClient, orders: int, polled: dict[str, float]) -> None:
+async def scheduled(client: Sms4SatsClient, orders: int, lateness: list[float]) -> None:
     """Drive the orders with a scheduler."""
     made = new_orders(orders)
     scheduler = OrderScheduler(client)
@@ -124,24 +126,21 @@ async def scheduled(client: Sms4SatsClient, orders: int, polled: dict[str, float
     cpu = time.process_time() - cpu
     await asyncio.sleep(0.1)
     beating.cancel()
-    stall, late = heart.longest_stall, sorted(LATE)
-    polled.clear()
+    stall, late = heart.longest_stall, sorted(lateness)
     memory = await memory_of_each(client, orders)
     report(cpu, stall, late[int(len(late) * 0.99)], memory, orders - cancelled)
 
 
-LATE: list[float] = []
-
-
-def listener(polled: dict[str, float]) -> Callable[[Event], None]:
+def listener(lateness: list[float]) -> Callable[[Event], None]:
     """Return a listener that notes how late each poll is."""
+    polled: dict[str, float] = {}
 
     def on_event(event: Event) -> None:
         if isinstance(event, StatusPolled) and event.order_id is not None:
             now = time.monotonic()
             before = polled.get(event.order_id)
             if before is not None:
-                LATE.append(max(0.0, now - before - LONGEST_INTERVAL))
+                lateness.append(max(0.0, now - before - LONGEST_INTERVAL))
             polled[event.order_id] = now
 
     return on_event
@@ -149,19 +148,19 @@ def listener(polled: dict[str, float]) -> Callable[[Event], None]:
 
 async def own(root: str, orders: int) -> None:
     """Use the client's own connections."""
-    polled: dict[str, float] = {}
-    async with Sms4SatsClient(base_url=root, on_event=listener(polled)) as client:
-        await scheduled(client, orders, polled)
+    lateness: list[float] = []
+    async with Sms4SatsClient(base_url=root, on_event=listener(lateness)) as client:
+        await scheduled(client, orders, lateness)
 
 
 async def over_aiohttp(root: str, orders: int) -> None:
     """Use an aiohttp session."""
-    polled: dict[str, float] = {}
+    lateness: list[float] = []
     async with (
         aiohttp.ClientSession() as session,
-        Sms4SatsClient(base_url=root, http_client=session, on_event=listener(polled)) as client,
+        Sms4SatsClient(base_url=root, http_client=session, on_event=listener(lateness)) as client,
     ):
-        await scheduled(client, orders, polled)
+        await scheduled(client, orders, lateness)
 
 
 KINDS: dict[str, Callable[[str, int], Awaitable[None]]] = {

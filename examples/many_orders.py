@@ -88,20 +88,17 @@ async def run(
     connect: Callable[..., Sms4SatsClient] = Sms4SatsClient,
 ) -> int:
     """Order a code for each place, and return how many failed; a test passes its own `connect`."""
-    async with (
-        SqliteJournal(journal_path) as journal,
-        connect(journal=journal) as client,
-        anyio.create_task_group() as group,
-    ):
+    async with SqliteJournal(journal_path) as journal, connect(journal=journal) as client:
         batch = Batch(client)
         for earlier in (journal.pending, journal.undelivered):
             batch.open += len(await earlier(client.base_url))
-        group.start_soon(batch.drive)
-        async with anyio.create_task_group() as ordering:
-            for country, service in places:
-                ordering.start_soon(batch.order, country, service, wait)
-        await batch.write_results()
-    return batch.failed
+        async with anyio.create_task_group() as group:
+            group.start_soon(batch.drive)
+            async with anyio.create_task_group() as ordering:
+                for country, service in places:
+                    ordering.start_soon(batch.order, country, service, wait)
+            await batch.write_results()
+        return batch.failed
 
 
 def place(text: str) -> tuple[int | str, str]:

@@ -472,9 +472,7 @@ WRONG: list[tuple[Decoder, tuple[object, ...], Callable[[object], object]]] = [
     [(decoder, place(value)) for decoder, values, place in WRONG for value in values],
     ids=lambda part: part.__name__ if callable(part) else ascii(part),
 )
-def test_an_answer_of_the_wrong_shape_is_unreadable(
-    decoder: Decoder, answer: object
-) -> None:
+def test_an_answer_of_the_wrong_shape_is_unreadable(decoder: Decoder, answer: object) -> None:
     with pytest.raises(InvalidResponseError, match="the answer") as caught:
         decoder(answer, None)
 
