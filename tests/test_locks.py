@@ -1,51 +1,119 @@
-"""The lock files name everything that their packages require, with the extras that it needs."""
+"""The lock files name everything that the project and its packages require, with the extras."""
 
 import re
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires
+import tomllib
+from collections.abc import Collection, Iterable, Iterator
+from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
-PINNED = re.compile(r"^[A-Za-z0-9].*==[^\\]*", re.MULTILINE)
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("demo.txt", "dev.txt", "test.txt")
+PIN = re.compile(r"^[A-Za-z0-9].*==[^\\\n]*", re.MULTILINE)
 
 
-def locked(text: str) -> dict[str, set[str]]:
-    """Return the pinned names of this environment, each with its extras."""
+def read_lock(name: str) -> str:
+    return (ROOT / "requirements" / name).read_text("utf-8")
+
+
+def canonical(extras: Iterable[str]) -> set[str]:
+    return {canonicalize_name(extra) for extra in extras}
+
+
+def pins(text: str) -> dict[str, set[str]]:
+    """Return the names that a lock file pins for this environment, each with its extras."""
     found: dict[str, set[str]] = {}
-    for line in PINNED.findall(text):
-        requirement = Requirement(line.strip())
-        if requirement.marker is None or requirement.marker.evaluate():
-            found.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    for line in PIN.findall(text):
+        pin = Requirement(line.strip())
+        if pin.marker is None or pin.marker.evaluate():
+            found.setdefault(canonicalize_name(pin.name), set()).update(canonical(pin.extras))
     return found
 
 
-def missing(pinned: dict[str, set[str]]) -> Iterator[str]:
-    """Return each requirement of a pinned package that is not pinned itself."""
-    for name, extras in pinned.items():
-        try:
-            wanted = requires(name) or []
-        except PackageNotFoundError:  # of another group, and not installed here
+def unmet(
+    needs: Iterable[str], pinned: dict[str, set[str]], extras: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield each requirement that applies here and that the pins do not name."""
+    for need in map(Requirement, needs):
+        marker = need.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             continue
-        for text in wanted:
-            need = Requirement(text)
-            marker = need.marker
-            if marker and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                continue
-            if not need.extras <= pinned.get(canonicalize_name(need.name), {"nothing"}):
-                yield f"{name} needs {need}"
-            if canonicalize_name(need.name) not in pinned:
-                yield f"{name} needs {need}"
+        found = pinned.get(canonicalize_name(need.name))
+        if found is None or not canonical(need.extras) <= found:
+            yield str(need)
 
 
-@pytest.mark.parametrize("name", ["dev.txt", "test.txt", "demo.txt"])
+def unmet_by_packages(pinned: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{name} needs {need}"
+        for name, extras in pinned.items()
+        for need in unmet(requires(name) or (), pinned, extras)
+    ]
+
+
+def requested(project: dict[str, Any], recipe: str) -> Iterator[str]:
+    """Yield what a line of `make lock` requests from pyproject.toml."""
+    own = project["project"]
+
+    def of_extra(extra: str) -> Iterator[str]:
+        for need in own["optional-dependencies"][extra]:
+            if need.startswith(f"{own['name']}["):
+                for inner in Requirement(need).extras:
+                    yield from of_extra(inner)
+            else:
+                yield need
+
+    def of_group(group: str) -> Iterator[str]:
+        for need in project["dependency-groups"][group]:
+            if isinstance(need, str):
+                yield need
+            else:
+                yield from of_group(need["include-group"])
+
+    yield from own["dependencies"]
+    for extra in re.findall(r"--extra (\S+)", recipe):
+        yield from of_extra(extra)
+    for group in re.findall(r"--group (\S+)", recipe):
+        yield from of_group(group)
+
+
+def requested_of(name: str) -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    (recipe,) = re.findall(rf"^.*--output-file requirements/{name}$", makefile, re.MULTILINE)
+    return list(requested(project, recipe))
+
+
+def test_each_lock_file_is_checked() -> None:
+    assert sorted(path.name for path in (ROOT / "requirements").glob("*.txt")) == list(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_lock_file_names_all_that_the_project_requires(name: str) -> None:
+    assert list(unmet(requested_of(name), pins(read_lock(name)))) == []
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_lock_file_names_all_that_its_packages_require(name: str) -> None:
-    assert list(missing(locked((REQUIREMENTS / name).read_text("utf-8")))) == []
+    assert unmet_by_packages(pins(read_lock(name))) == []
 
 
-def test_a_lock_file_without_an_extra_is_incomplete() -> None:
-    pinned = {"pytest-cov": set[str](), "coverage": set[str](), "pluggy": {"x"}, "pytest": {"x"}}
-    assert [line.partition("[")[0] for line in missing(pinned)][:1] == ["pytest-cov needs coverage"]
+@pytest.mark.parametrize(
+    ("pin", "replacement", "packages_need", "project_needs"),
+    [
+        pytest.param("coverage[toml]", "coverage", {"pytest-cov"}, set[str](), id="extra"),
+        pytest.param("pyright[nodejs]", "pyright", set[str](), {"pyright[nodejs]"}, id="project"),
+        pytest.param("iniconfig", "# iniconfig", {"pytest"}, set[str](), id="package"),
+    ],
+)
+def test_an_incomplete_lock_file_is_reported(
+    pin: str, replacement: str, packages_need: set[str], project_needs: set[str]
+) -> None:
+    pinned = pins(read_lock("dev.txt").replace(f"\n{pin}==", f"\n{replacement}=="))
+
+    assert {line.partition(" ")[0] for line in unmet_by_packages(pinned)} == packages_need
+    assert set(unmet(requested_of("dev.txt"), pinned)) == project_needs
