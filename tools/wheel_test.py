@@ -104,14 +104,15 @@ def cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run(command: Sequence[str | Path], cwd: Path) -> str:
-    """Run a command to its end and return what it printed.
+def run(command: Sequence[str | Path], cwd: Path, **variables: str) -> str:
+    """Run a command to its end, with more environment variables; return what it printed.
 
     Raises:
         FailedError: The command failed, or is not there.
     """
     # A path to the source, however it came here, would defeat the purpose.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment.update(variables)
     try:
         done = subprocess.run(
             command,
