@@ -45,7 +45,7 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,pyright (strict),$(PY) -m pyright)
 	$(call step,pyright --verifytypes,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pyright --ignoreexternal --verifytypes sms4sats_async)
 	$(call step,the documentation,$(SPHINX))
-	$(call step,the built wheel: a chosen part of the tests on every other Python,$(PY) tools/wheel_test.py)
+	$(call step,the built wheel: a chosen part of the tests on every other Python,$(PY) tools/wheel_test.py -n $(WORKERS))
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
