@@ -272,20 +272,19 @@ class OrderScheduler:
         except JournalError as error:  # each other call tries again when it is awaited
             error.order_id = order_id
             raise
-        for (each_id, change), entry in zip(changes, entries, strict=True):
+        for (each_id, _), entry in zip(changes, entries, strict=True):
             assert entry is not None  # noqa: S101 - an intent adds an entry
             each = some[each_id]
             if belongs_to(entry, recorder.base_url):
-                self._follow(each, change, entry)
+                self._follow(each, entry)
             else:
                 self._queue.remove(each_id)
                 if each is queued:
                     check_root(self._context, entry)
 
-    def _follow(self, queued: QueuedOrder, change: JournalChange, entry: JournalEntry) -> None:
+    def _follow(self, queued: QueuedOrder, entry: JournalEntry) -> None:
         """Follow an entry that was recorded, as the journal may know better than the caller."""
-        if queued.unrecorded is change:
-            queued.unrecorded = None
+        queued.unrecorded = None
         if self._queue.get(queued.order_id) is not queued:
             return
         # The journal may know better when the order was created, and the deadline.

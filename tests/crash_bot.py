@@ -3,13 +3,13 @@
     python crash_bot.py ROOT JOURNAL SPEED EPOCH ORIGIN ORDERS SEED
 
 It resumes what the journal has, creates ORDERS more, and ends when no order is pending and every
-result was handled. It says on standard output what it is about to do, and pauses where only that
-shows what it does:
+result was handled. On standard output it says what it is about to do. Where only that shows what it
+does, it pauses:
 
-    ASK              create_order() is called       ACK <order id>      it has returned
-    AT answered      before the order is recorded   AT waiting          for the code
-    AT claimed       an order is claimed            AT cancelled        before that is recorded
-    RESULT <id> <outcome> <code> <metadata>         HANDLED <id>        the loop's body has ended
+- ASK: create_order() is called. ACK <order id>: it has returned.
+- AT answered: before the order is recorded. AT waiting: for the code.
+- AT claimed: an order is claimed. AT cancelled: before that is recorded.
+- RESULT <id> <outcome> <code> <name>: a result comes. HANDLED <id>: the loop's body has ended.
 """
 
 import random

@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ from sms4sats_async import (
 )
 from sms4sats_async.cli import app as commands
 from sms4sats_async.cli import main, session
+from sms4sats_async.cli.facts import in_json
 from sms4sats_async.simulator import (
     Answer,
     Behaviour,
@@ -817,6 +819,20 @@ def test_of_several_failures_the_unknown_one_is_the_exit_code(
     assert ended.code == ended.lines[3]["exit_code"] == 4
 
 
+def test_an_order_of_another_service_stays_pending_and_is_shown_with_its_root(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = shell.order()
+    root = os.environ["SMS4SATS_BASE_URL"]
+    monkeypatch.setenv("SMS4SATS_BASE_URL", "http://127.0.0.1:1")
+
+    pending, resumed = shell("pending"), shell("resume")
+
+    assert pending.out.split("\t")[0] == order_id
+    assert pending.out.rstrip().endswith(root)
+    assert resumed.err == "No order is pending.\n"
+
+
 # --- the prepaid balance --------------------------------------------------------------------------
 
 
@@ -1147,6 +1163,53 @@ def test_a_wait_that_was_interrupted_goes_on_with_resume(
     assert resumed.out.endswith("  The code arrived, and the money is settled: 012345\n")
 
 
+def test_an_interruption_during_the_cancel_says_that_the_end_is_unknown(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptingTheCancel(ManualClock):
+        async def sleep(self, seconds: float) -> None:
+            if shell.service.count("/cancelorder"):
+                signal.raise_signal(signal.SIGINT)
+                await anyio.sleep_forever()
+            await super().sleep(seconds)
+
+    shell.service.behaviour = no_code()
+    shell.service.script("/cancelorder", Fault.unable_to_save_data())
+    shell.service.clock = InterruptingTheCancel(shell.clock.now())
+    monkeypatch.setattr(session, "CLOCK", shell.service.clock)
+
+    ended = shell("code", "187", "tg", "--timeout", "0s")
+
+    assert ended.code == 130
+    assert "the order may or may not be cancelled" in ended.err
+
+
+@pytest.mark.parametrize("named", ["~no-such-user/j", None])
+def test_an_unknown_journal_folder_is_a_usage_error(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    def data_path(_name: str, *, appauthor: bool) -> Path:
+        assert not appauthor
+        return Path("~/.local/share/sms4sats")
+
+    monkeypatch.delenv("SMS4SATS_JOURNAL")
+    monkeypatch.setattr(platformdirs, "user_data_path", data_path)
+    if named is not None:
+        monkeypatch.setenv("SMS4SATS_JOURNAL", named)
+
+    ended = shell("pending")
+
+    assert ended.code == 2
+    assert "Name a file in SMS4SATS_JOURNAL. Nothing was sent." in ended.err
+    assert shell("price").code == 0
+
+
+def test_spans_and_errors_have_a_json_form() -> None:
+    known = {"minimum_age": timedelta(minutes=2), "error": ValueError("x")}
+
+    assert json.loads(in_json(known)) == {"minimum_age": 120.0, "error": "x"}
+
+
 # --- an output without a reader ------------------------------------------------------------------
 
 
@@ -1205,6 +1268,18 @@ def test_an_output_without_a_reader(
     assert ended.code == code
     assert said in ended.err
     assert len(shell("pending").out.splitlines()) == 1
+
+
+def test_a_reader_of_the_notes_that_is_gone_does_not_end_the_command(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = Gone(BrokenPipeError(), tmp_path / "err")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", gone)
+        ended = shell("code", "187", "tg")
+
+    gone.close()
+    assert (ended.code, ended.out) == (0, "012345\n")
 
 
 def test_a_result_of_many_without_a_reader(

@@ -93,7 +93,7 @@ class Scene(Simulated):
 # The service's behaviour, how the order ends, its code, and the ages of the cancels.
 ENDS: dict[str, tuple[Behaviour, OrderOutcome, str | None, list[float]]] = {
     "code in time": (A_CODE, OrderOutcome.CODE_RECEIVED, "0042", []),
-    "code after the deadline": (code_after(90), OrderOutcome.CODE_RECEIVED, "0042", []),
+    "code after the deadline": (code_after(62), OrderOutcome.CODE_RECEIVED, "0042", []),
     "code during the cancel": (code_after(114.9), OrderOutcome.CODE_RECEIVED, "0042", [120]),
     "no code": (NO_CODE, OrderOutcome.CANCELLED, None, [120]),
     "refunded by the service": (NO_NUMBER, OrderOutcome.REFUNDED, None, []),

@@ -1571,3 +1571,74 @@ async def test_a_task_that_is_cancelled_in_the_moment_in_which_the_timer_is_woke
     await added
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+# --- many orders, removed or resumed --------------------------------------------------------------
+
+
+async def test_orders_removed_before_they_are_due_are_never_polled() -> None:
+    scene = Scene()
+    scheduler = OrderScheduler(scene.client)
+    orders = await scene.orders(30)
+    async with running(scheduler):
+        for order in orders:
+            await scheduler.add(order)
+        for order in orders[::2]:
+            await scheduler.remove(order)
+        await scene.advance(6)
+    assert set(scene.polls()) == {order.order_id for order in orders[1::2]}
+
+
+async def test_an_order_removed_while_it_waits_for_a_worker_is_not_polled() -> None:
+    scene = Scene()
+    scheduler = OrderScheduler(scene.client, concurrency=1)
+    orders = await scene.orders(4)
+    scene.simulator.script("/orderstatus", *[Fault.slow(10)] * 2)
+    async with running(scheduler):
+        for order in orders:
+            await scheduler.add(order)
+        await scene.advance(8)
+        (busy,) = set(scene.polls())
+        removed, *others = [order for order in orders if order.order_id != busy]
+        await scheduler.remove(removed)
+        await scene.advance(60)
+    polled = set(scene.polls())
+    assert removed.order_id not in polled
+    assert polled >= {order.order_id for order in others}
+
+
+async def test_other_tasks_have_their_turns_while_many_orders_are_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sms4sats_async.scheduler.AT_ONCE", 2)
+    scene = Scene(journal=MemoryJournal())
+    await scene.orders(20)
+    scheduler = OrderScheduler(scene.client)
+    waiting: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            waiting.append(len(scheduler))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        group.start_soon(scheduler.run)
+        await turns()
+        group.cancel_scope.cancel()
+    assert len({count for count in waiting if 0 < count < 20}) >= 5
+
+
+async def test_a_result_is_delivered_although_its_claim_cannot_be_renewed() -> None:
+    journal = FailingJournal()
+    scene = Scene(CODE, journal=journal)
+    scheduler = OrderScheduler(scene.client)
+    order = await scene.order()
+    async with running(scheduler):
+        await scheduler.add(order)
+        await scene.advance(200)
+        journal.error = OSError("no space left")
+        result = await anext(scheduler.results())
+        journal.error = None
+    assert (result.order_id, result.code) == (order.order_id, "007")
+    assert scene.events_of(JournalFailed)

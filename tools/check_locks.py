@@ -6,8 +6,8 @@ and the file works only until a newer one is out. So pip resolves each file with
 the wheels that the file pins and from decoys: empty packages with the same names, in version 9999.
 If the file leaves anything open, pip chooses a decoy, and refuses it because it has no hash.
 
-Each supported Python that is found resolves each file with two releases of pip: the oldest that it
-brings, with which `make` fills .venv, and the pinned one, which fills the wheel's environments.
+Each supported Python that is found resolves each file with two releases of pip. With the oldest,
+which it brings, `make` fills .venv; with the pinned one, the environments of the wheel.
 """
 
 import os

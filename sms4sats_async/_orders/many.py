@@ -547,8 +547,7 @@ class ResultStore:
                 raise self._error
             if self._ended:
                 raise StopAsyncIteration
-            if self._more.is_set():
-                self._more = anyio.Event()
+            self._more = anyio.Event()  # only the newest reader comes here, and with one task
             await self._more.wait()
 
     async def _is_held(self, waiting: _Waiting) -> bool:
