@@ -41,6 +41,7 @@ from sms4sats_async import (
     Sms4SatsClient,
 )
 from sms4sats_async._http.retrying import CONNECTIONS
+from sms4sats_async._orders.many import ResultStore
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, ScaledClock
 from tests.many import (
     FIRST_POLL,
@@ -1642,3 +1643,38 @@ async def test_a_result_is_delivered_although_its_claim_cannot_be_renewed() -> N
         journal.error = None
     assert (result.order_id, result.code) == (order.order_id, "007")
     assert scene.events_of(JournalFailed)
+
+
+async def test_a_result_is_acknowledged_once() -> None:
+    acknowledged: list[OrderResult] = []
+
+    async def acknowledge(result: OrderResult) -> None:
+        acknowledged.append(result)
+
+    store = ResultStore(acknowledge)
+    store.put(OrderResult("1" * 64, OrderOutcome.CANCELLED))
+    reader = store.new_reader()
+    result = await store.first(reader)
+    await store.acknowledge(result, reader)
+    await store.acknowledge(result, reader)
+    assert acknowledged == [result]
+
+
+async def test_an_order_removed_as_the_next_of_a_worker_is_not_polled() -> None:
+    scene = Scene()
+    scheduler = OrderScheduler(scene.client, concurrency=1)
+    orders = await scene.orders(30)
+    scene.simulator.script("/orderstatus", *[Fault.slow(0.3)] * 5000)
+    removed: list[str] = []
+    async with running(scheduler):
+        for order in orders:
+            await scheduler.add(order)
+        while len(removed) < 10:
+            await scene.advance(0.3)
+            waiting = scheduler._queue._polls  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            if waiting:
+                removed.append(waiting[0].order_id)
+                polled = scene.polls().count(removed[-1])
+                await scheduler.remove(removed[-1])
+                await scene.advance(0.9)
+                assert scene.polls().count(removed[-1]) == polled
