@@ -139,12 +139,13 @@ class OrderScheduler:
             later = (not_before - now).total_seconds()
             queued.intent = attrs.evolve(_INTENT, not_before=age + later)
         if recorder.journal is not None:
+            queued.read_deadline = now + time_span(max(0.0, queued.deadline - age))
             queued.unrecorded = record_intent(
                 order,
                 now,
                 recorder.base_url,
-                code_deadline=None if limit is None else now + time_span(limit),
-                default_deadline=now + time_span(max(0.0, queued.deadline - age)),
+                code_deadline=None if limit is None else queued.read_deadline,
+                default_deadline=queued.read_deadline,
                 not_before=not_before,
             )
             older = self._unrecorded.get(order_id)
@@ -170,6 +171,9 @@ class OrderScheduler:
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
         removed = self._queue.remove(order_id)
+        unrecorded = self._unrecorded.pop(order_id, None)
+        if unrecorded is not None:  # awaited later, that `add` must not undo this
+            unrecorded.unrecorded = None
         change: JournalChange = defer
         if removed is not None:
             change = both(defer, release_claim(self._owner))
@@ -290,7 +294,8 @@ class OrderScheduler:
         # The journal may know better when the order was created, and the deadline.
         updated = self._queued(queued.order_id, entry.created_at, entry.metadata)
         updated.learn(queued.driven(self._owner))
-        updated.deadline = queued.deadline
+        updated.deadline = queued.birth + queued.deadline - updated.birth
+        updated.read_deadline = queued.read_deadline
         self._adopt(updated, entry)
         if (
             updated.intent != queued.intent
@@ -300,6 +305,7 @@ class OrderScheduler:
             self._queue.add(updated)
         else:
             queued.metadata, queued.number = updated.metadata, updated.number
+            queued.read_deadline = updated.read_deadline
 
     async def _acknowledge(self, result: OrderResult) -> None:
         recorder = self._context.recorder

@@ -339,6 +339,22 @@ async def test_a_clock_that_is_set_back_makes_a_cancel_neither_early_nor_late(
     assert scene.cancel_ages() == [on_time(max(120, timeout))] * 2
 
 
+@pytest.mark.parametrize("journal", [None, MemoryJournal], ids=["no journal", "journal"])
+async def test_a_wait_keeps_its_length_if_the_clock_was_set_back_since_the_order(
+    journal: type[MemoryJournal] | None,
+) -> None:
+    clock = ManualClock(autojump=False)
+    scene = Scene(clock=clock, journal=None if journal is None else journal())
+    scheduler = OrderScheduler(scene.client)
+    order = await scene.order()
+    await clock.advance(10)
+    clock.step_wall(-3600)
+    async with running(scheduler):
+        await scheduler.add(order, timeout=300)
+        await clock.advance(320)
+    assert scene.cancel_ages() == [on_time(310)]
+
+
 async def test_a_clock_that_is_set_forward_counts_as_time_that_passed() -> None:
     """It looks like a suspended machine; the service refuses what is early."""
     clock = ManualClock(autojump=False)
@@ -558,6 +574,20 @@ async def test_a_restart_leaves_a_removed_order_alone_for_21_minutes(timeout: fl
         assert (len(scene.polls()), scene.cancels()) == (polls, [])
         await scene.advance(120)
     assert [result.outcome for result in scene.ended()] == [OrderOutcome.REFUNDED]
+
+
+async def test_an_add_that_is_awaited_after_remove_does_not_undo_it() -> None:
+    journal = MemoryJournal()
+    scene = Scene(journal=journal)
+    order = await scene.order()
+    async with running(scheduler := OrderScheduler(scene.client)):
+        added = scheduler.add(order, timeout=10)
+        await scheduler.remove(order)
+        await added
+        assert len(scheduler) == 0
+    async with running(OrderScheduler(scene.client)):
+        await scene.advance(20 * 60)
+    assert (scene.cancels(), scene.polls()) == ([], [])
 
 
 async def test_a_removed_order_that_is_added_again_is_driven() -> None:

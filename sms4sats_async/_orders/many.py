@@ -25,6 +25,7 @@ from .steps import DrivenOrder, release
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import datetime
 
     from sms4sats_async.errors import Sms4SatsError
     from sms4sats_async.journal.entry import JournalChange
@@ -81,6 +82,7 @@ class QueuedOrder:
         metadata: The caller's notes.
         claimed_until: When the claim ends, in Unix seconds; 0 without a claim.
         unrecorded: A change that the journal did not record yet.
+        read_deadline: The recorded deadline that `deadline` stands for.
         number: The number that receives the code.
         state: The state at the last poll; with the next three the order's `Known`.
         number_age: The age at which the number was first seen.
@@ -98,6 +100,7 @@ class QueuedOrder:
     metadata: Mapping[str, str]
     claimed_until: float = 0.0
     unrecorded: JournalChange | None = None
+    read_deadline: datetime | None = None
     number: str | None = None
     state: OrderState | None = None
     number_age: float | None = None
@@ -132,7 +135,7 @@ class QueuedOrder:
             self.claimed_until,
             self.unrecorded,
         )
-        driven.number = self.number
+        driven.number, driven.read_deadline = self.number, self.read_deadline
         if self.trouble is not None:
             driven.attempts, driven.refusal = self.trouble.attempts, self.trouble.error
         return driven
@@ -149,7 +152,8 @@ class QueuedOrder:
     def rest(self, driven: DrivenOrder) -> None:
         """Keep what a step learned, and the intent that it read in the journal."""
         self.learn(driven)
-        self.intent, self.deadline, self.metadata = driven.intent, driven.deadline, driven.metadata
+        self.intent, self.metadata = driven.intent, driven.metadata
+        self.deadline, self.read_deadline = driven.deadline, driven.read_deadline
         if driven.unrecorded is None:
             self.unrecorded = None
 
