@@ -171,9 +171,9 @@ class OrderScheduler:
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
         removed = self._queue.remove(order_id)
-        unrecorded = self._unrecorded.pop(order_id, None)
-        if unrecorded is not None:  # awaited later, that `add` must not undo this
-            unrecorded.unrecorded = None
+        for added in (removed, self._unrecorded.pop(order_id, None)):
+            if added is not None:  # awaited later, that `add` must not undo this
+                added.unrecorded = None
         change: JournalChange = defer
         if removed is not None:
             change = both(defer, release_claim(self._owner))

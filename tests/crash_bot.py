@@ -1,8 +1,9 @@
 """A small bot that is killed: tests/test_crash.py starts it as a process of its own.
 
-    python crash_bot.py ROOT JOURNAL SPEED EPOCH ORIGIN ORDERS SEED
+    python crash_bot.py ROOT JOURNAL SPEED EPOCH ORIGIN ORDERS SEED WAIT
 
-It resumes what the journal has, creates ORDERS more, and ends when no order is pending and every
+It resumes what the journal has, creates ORDERS more, and waits WAIT seconds for the code of each, or
+a random time if that is 0. It ends when no order is pending and every
 result was handled. On standard output it says what it is about to do. Where only that shows what it
 does, it pauses:
 
@@ -100,10 +101,12 @@ def tell(event: Event) -> None:
         say("AT waiting")
 
 
-async def one_order(client: Sms4SatsClient, scheduler: OrderScheduler, how: int, name: str) -> None:
+async def one_order(
+    client: Sms4SatsClient, scheduler: OrderScheduler, how: int, name: str, wait: float
+) -> None:
     say("ASK")
     metadata = {"name": name}
-    timeout = 30.0 + 3 * how
+    timeout = wait or 30.0 + 3 * how
     try:
         if how % 3 == 0:
             order = await client.create_order(187, "tg", metadata=metadata)
@@ -145,7 +148,7 @@ async def end_on_sigterm(scope: anyio.CancelScope) -> None:
 
 
 async def main(root: str, path: str, *numbers: str) -> None:
-    speed, epoch, origin, orders, seed = map(float, numbers)
+    speed, epoch, origin, orders, seed, wait = map(float, numbers)
     draw = random.Random(seed)  # noqa: S311 - a test's dice
     clock = SharedClock(speed, epoch, origin)
     journal = TalkingJournal(path)
@@ -167,7 +170,7 @@ async def main(root: str, path: str, *numbers: str) -> None:
         async with anyio.create_task_group() as making:
             for _ in range(int(orders)):
                 how, name = draw.randrange(100), f"{draw.randrange(10**9)}"
-                making.start_soon(one_order, client, scheduler, how, name)
+                making.start_soon(one_order, client, scheduler, how, name, wait)
                 await clock.sleep(draw.uniform(0, 30))
         while await journal.pending() or await journal.undelivered() or handling:
             await clock.sleep(1)

@@ -22,7 +22,7 @@ import anyio.from_thread
 import pytest
 
 from sms4sats_async import JournalEntry, OrderOutcome, SqliteJournal
-from sms4sats_async.simulator import Behaviour, Fault, Holder, Simulator, StateError
+from sms4sats_async.simulator import Behaviour, Fault, Holder, Order, Simulator, StateError
 from tests.crash_bot import SharedClock
 
 SPEED = 200.0
@@ -52,6 +52,8 @@ CANCEL_FAULTS = (
 MINIMUM_AGE = 120.0
 SHORTLY = 2.0
 """Simulated seconds by which two processes may read the shared clock differently."""
+WAIT = 600.0
+"""Simulated seconds of a long wait for the code."""
 MANY = 1_000
 """Orders that no bot comes to the end of."""
 
@@ -70,6 +72,7 @@ class Scene:
         self.simulator = Simulator(Behaviour(code_delay=None), clock=SharedClock(*self.times))
         self.root = ""
         self.process: subprocess.Popen[str]
+        self.behaviours = BEHAVIOURS
         self.asked = 0
         self.acknowledged: list[str] = []
         self.results: list[tuple[str, str, str, str]] = []
@@ -78,9 +81,9 @@ class Scene:
         self._done: set[str] = set()
 
     @contextmanager
-    def bot(self, *, orders: int) -> Generator[Iterator[str]]:
+    def bot(self, *, orders: int, wait: float = 0) -> Generator[Iterator[str]]:
         """Start the bot; give what it says, line by line, and kill it in any case."""
-        words = (self.root, self.path, *self.times, orders, self.draw.random())
+        words = (self.root, self.path, *self.times, orders, self.draw.random(), wait)
         with subprocess.Popen(  # noqa: S603 - Python itself, with words of ours
             [sys.executable, str(BOT), *map(str, words)], stdout=subprocess.PIPE, text=True
         ) as process:
@@ -102,7 +105,7 @@ class Scene:
         match line.split():
             case ["ASK"]:
                 self.asked += 1
-                self.simulator.behaviour = self.draw.choice(BEHAVIOURS)
+                self.simulator.behaviour = self.draw.choice(self.behaviours)
             case ["ACK", order_id]:
                 self.acknowledged.append(order_id)
                 with suppress(StateError):  # the order may have ended already
@@ -132,6 +135,10 @@ class Scene:
                         time.sleep(0.005)
                     return point if line.startswith(point) else line
         raise AssertionError("the bot ended")
+
+    def age_of(self, order: Order) -> float:
+        """How old an order is now."""
+        return self.simulator.clock.now() - order.created_at
 
     def live_to_the_end(self) -> None:
         """Let a bot live until its journal holds nothing that is pending."""
@@ -204,6 +211,33 @@ def test_a_bot_that_is_killed_loses_no_order_and_no_code(scene: Scene, point: st
             assert request.time - orders[order_id].created_at >= MINIMUM_AGE
             deadline = by_id[order_id].code_deadline
             assert deadline is None or request.time >= deadline.timestamp() - SHORTLY
+
+
+@pytest.mark.parametrize("code_after", [8 * 60, None], ids=["code in minute 8", "no code"])
+def test_a_wait_of_10_minutes_goes_on_in_the_next_process(
+    scene: Scene, code_after: float | None
+) -> None:
+    delay = None if code_after is None else code_after - 5  # after the number
+    scene.behaviours = (Behaviour(code_delay=delay),)
+    with scene.bot(orders=6, wait=WAIT) as lines:
+        for _ in lines:  # one for each poll, so there is always a next one
+            orders = scene.simulator.orders
+            if len(scene.acknowledged) == 6 and scene.age_of(orders[-1]) > 60:
+                break
+        assert scene.results == []
+    scene.live_to_the_end()
+
+    by_id = {order.order_id: order for order in scene.simulator.orders}
+    found = {order_id: (outcome, code) for order_id, outcome, code, _ in scene.results}
+    expected = ("CANCELLED", "-") if code_after is None else ("CODE_RECEIVED", "012345")
+    assert found == dict.fromkeys(scene.acknowledged, expected)
+    ages = [
+        request.time - by_id[request.query["orderId"]].created_at
+        for request in scene.simulator.requests
+        if request.path == "/cancelorder"
+    ]
+    assert len(ages) >= (6 if code_after is None else 0)
+    assert all(age >= WAIT - SHORTLY for age in ages)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda x: x.name)
