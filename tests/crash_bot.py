@@ -2,12 +2,11 @@
 
     python crash_bot.py ROOT JOURNAL SPEED EPOCH ORIGIN ORDERS SEED WAIT
 
-It resumes what the journal has, creates ORDERS more, and waits WAIT seconds for the code of each, or
-a random time if that is 0. It ends when no order is pending and every
-result was handled. On standard output it says what it is about to do. Where only that shows what it
-does, it pauses:
+It resumes what the journal has, creates ORDERS more, and waits WAIT seconds for the code of each, a
+random time if that is 0. It ends when no order is pending and every result was handled. On standard
+output it says what it is about to do. Where only that shows what it does, it pauses:
 
-- ASK: create_order() is called. ACK <order id>: it has returned.
+- ASK: create_order() is called. ACK <order id> <driver>: it has returned.
 - AT answered: before the order is recorded. AT waiting: for the code.
 - AT claimed: an order is claimed. AT cancelled: before that is recorded.
 - RESULT <id> <outcome> <code> <name>: a result comes. HANDLED <id>: the loop's body has ended.
@@ -110,16 +109,16 @@ async def one_order(
     try:
         if how % 3 == 0:
             order = await client.create_order(187, "tg", metadata=metadata)
-            say("ACK", order.order_id)
+            say("ACK", order.order_id, "scheduler")
             await scheduler.add(order, timeout=timeout)
         elif how % 3 == 1:
             order = await client.create_order(187, "tg", metadata=metadata)
-            say("ACK", order.order_id)
+            say("ACK", order.order_id, "code_or_refund")
             await client.code_or_refund(order, timeout=timeout)
         else:
             opening = client.open_order(187, "tg", scheduler=scheduler, metadata=metadata)
             async with opening as opened:
-                say("ACK", opened.order_id)
+                say("ACK", opened.order_id, "open_order")
                 await opened.wait_for_code(timeout=timeout)
     except (OrderError, CodeTimeoutError):
         pass  # the order has ended, or is cancelled

@@ -75,6 +75,8 @@ class Scene:
         self.behaviours = BEHAVIOURS
         self.asked = 0
         self.acknowledged: list[str] = []
+        self.scheduled: set[str] = set()
+        self.handled: set[str] = set()
         self.results: list[tuple[str, str, str, str]] = []
         self.again: list[str] = []
         self._handled = ""
@@ -106,8 +108,10 @@ class Scene:
             case ["ASK"]:
                 self.asked += 1
                 self.simulator.behaviour = self.draw.choice(self.behaviours)
-            case ["ACK", order_id]:
+            case ["ACK", order_id, driver]:
                 self.acknowledged.append(order_id)
+                if driver == "scheduler":
+                    self.scheduled.add(order_id)
                 with suppress(StateError):  # the order may have ended already
                     self.simulator.pay(order_id)
             case ["RESULT", order_id, outcome, code, name]:
@@ -118,6 +122,7 @@ class Scene:
                 self._handled = ""
                 self.results.append((order_id, outcome, code, name))
             case ["HANDLED", order_id]:
+                self.handled.add(order_id)
                 self._handled = order_id
             case _:
                 pass
@@ -202,7 +207,8 @@ def test_a_bot_that_is_killed_loses_no_order_and_no_code(scene: Scene, point: st
         assert name == entry.metadata["name"]
         assert (code == "-") is (orders[order_id].holder is not Holder.SETTLED)
         assert outcome in {each.name for each in OrderOutcome}
-    # A result that was acknowledged never came again.
+    # Every result of the scheduler was handled, and none came again that was acknowledged.
+    assert scene.scheduled <= scene.handled
     assert scene.again == []
     # No cancel was sent early, nor before the recorded deadline.
     for request in scene.simulator.requests:
