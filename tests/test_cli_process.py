@@ -1,12 +1,9 @@
-"""The command `sms4sats` as a process of its own: what its shell sees of it.
-
-A process gets a clock that is fast from the program that starts it here. The command itself has
-nothing by which anybody could.
-"""
+"""The command `sms4sats` as a process: exit codes, signals and closed pipes, as in a shell."""
 
 import re
 import runpy
 import signal
+import sqlite3
 import subprocess
 import sys
 import sysconfig
@@ -18,31 +15,24 @@ from typing import Final
 import anyio.from_thread
 import pytest
 
-from sms4sats_async.simulator import Behaviour, ManualClock, ScaledClock, Simulator
+from sms4sats_async.simulator import Behaviour, Holder, ManualClock, ScaledClock, Simulator
 
 MODULE: Final = (sys.executable, "-m", "sms4sats_async")
 SCRIPT: Final = (str(Path(sysconfig.get_path("scripts"), "sms4sats")),)
 SPEED: Final = 2000.0
 
-# What is installed, but for the clock.
-FAST: Final = (
-    sys.executable,
-    "-c",
-    f"""
-import sys
-from sms4sats_async.cli import main, session
-from sms4sats_async.simulator import ScaledClock
-session.CLOCK = ScaledClock({SPEED})
-sys.exit(main())
-""",
-)
+CODE: Final = Behaviour(pay_delay=0)
+NO_CODE: Final = Behaviour(pay_delay=0, code_delay=None)
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulator]:
-    simulator = Simulator(Behaviour(pay_delay=0), clock=ScaledClock(SPEED))
+    """A simulator whose time runs fast, also for the command."""
+    clock = ScaledClock(SPEED)
+    simulator = Simulator(CODE, clock=clock)
     monkeypatch.setenv("SMS4SATS_JOURNAL", str(tmp_path / "orders.sqlite"))
-    # What a library would complain of is seen, and what a user never sees is an error.
+    monkeypatch.setenv("SMS4SATS_SPEED", clock.setting)
+    # A warning of any library would be on standard error.
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with (
@@ -53,9 +43,17 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulat
         yield simulator
 
 
+@pytest.fixture
+def slow_service(service: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """A simulator whose time stands still, and a command in real time: no wait ends."""
+    service.clock = ManualClock()
+    monkeypatch.delenv("SMS4SATS_SPEED")
+    return service
+
+
 @contextmanager
 def started(*words: str) -> Generator[subprocess.Popen[str]]:
-    """A process that is ended whatever happens to the test."""
+    """A process that is ended whatever happens in the test."""
     with subprocess.Popen(  # noqa: S603 - our own program
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
@@ -72,15 +70,20 @@ def run(*words: str) -> tuple[int, str, str]:
         return process.returncode, out, err
 
 
-def read_until(process: subprocess.Popen[str], said: str) -> str:
-    """What a process printed on standard error, up to that."""
+def in_shell(script: str) -> tuple[int, str, str]:
+    """Run a shell script in which `$SMS4SATS` is the command."""
+    return run("bash", "-c", script.replace("$SMS4SATS", " ".join(MODULE)))
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What a process printed on standard error, up to that text."""
     assert process.stderr is not None
     read = ""
     for line in process.stderr:
         read += line
-        if said in line:
+        if text in line:
             return read
-    raise AssertionError(f"it ended, and said: {read}")
+    raise AssertionError(f"it ended, and printed: {read}")
 
 
 @pytest.mark.usefixtures("service")
@@ -100,32 +103,52 @@ def test_the_module_runs_the_command(
     assert capsys.readouterr().out.startswith("Usage: sms4sats demo ")
 
 
-def test_a_shell_can_keep_the_code(service: Simulator) -> None:
-    code, out, err = run(*FAST, "code", "187", "tg")
+@pytest.mark.parametrize(("behaviour", "out"), [(CODE, "012345\n"), (NO_CODE, "")])
+def test_a_shell_gets_the_code_or_nothing(
+    service: Simulator, behaviour: Behaviour, out: str
+) -> None:
+    service.behaviour = behaviour
+
+    code, printed, err = run(*MODULE, "code", "187", "tg")
 
     (order,) = service.orders
-    assert (code, out) == (0, "012345\n")
+    assert (code, printed) == (0, out)
     assert order.payreq in err
     assert "\x1b" not in err
+    assert order.holder is (Holder.SETTLED if out else Holder.REFUNDED)
 
 
-def test_a_shell_sees_no_code_after_a_refund(service: Simulator) -> None:
-    service.behaviour = Behaviour(pay_delay=0, code_delay=None)
+# --- killed ---------------------------------------------------------------------------------------
 
-    code, out, err = run(*FAST, "code", "187", "tg")
 
-    assert (code, out) == (0, "")
-    assert err.endswith("The order is cancelled. The service refunds what was paid.\n")
-    assert service.held_orders() == []
+def test_resume_waits_for_the_rest_of_the_time_of_a_killed_command(
+    service: Simulator, tmp_path: Path
+) -> None:
+    service.behaviour = Behaviour(pay_delay=0, number_delay=0, code_delay=480)
+    # Slow enough to kill the process in the first minutes of the wait.
+    service.clock = clock = ScaledClock(200.0)
+    speed = {"SMS4SATS_SPEED": clock.setting}
+    env = [f"{name}={value}" for name, value in speed.items()]
+
+    with started("env", *env, *MODULE, "code", "187", "tg", "--timeout", "10m") as process:
+        read_until(process, "the code has not arrived yet")
+        process.kill()
+    with sqlite3.connect(tmp_path / "orders.sqlite") as file:
+        assert file.execute("SELECT finished_at FROM orders").fetchone() == (None,)
+    code, out, err = run("env", *env, *MODULE, "resume")
+
+    assert (code, service.count("/cancelorder")) == (0, 0)
+    assert out.endswith("  The code arrived, and the money is settled. Code: 012345\n")
+    assert re.search(r"waiting \d:\d\d: the code has not arrived yet", err)
+
+
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_cancel_says_what_happens_to_the_money(
-    service: Simulator, sign: signal.Signals
-) -> None:
-    service.clock = ManualClock()
+def test_a_signal_says_where_the_money_is(slow_service: Simulator, sign: signal.Signals) -> None:
     run(*MODULE, "order", "187", "tg")
-    order_id = service.orders[0].order_id
+    order_id = slow_service.orders[0].order_id
 
     with started(*MODULE, "cancel", order_id) as process:
         read_until(process, "the service does not cancel younger orders")
@@ -133,29 +156,28 @@ def test_a_signal_during_cancel_says_what_happens_to_the_money(
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (130, "")
-    assert "Interrupted. The order is open. What was paid for it is held." in err
+    assert "Interrupted. The order is open, and what was paid for it is held." in err
     assert re.search(r"refunds the order automatically at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", err)
     assert "Traceback" not in err
-    assert service.count("/cancelorder") == 0
+    assert slow_service.count("/cancelorder") == 0
 
 
+@pytest.mark.usefixtures("slow_service")
 @pytest.mark.parametrize(
     ("program", "second"),
     [
-        pytest.param(MODULE, signal.SIGINT, id="twice: somebody is in a hurry"),
+        pytest.param(MODULE, signal.SIGINT, id="twice"),
         # A script starts its background jobs so, and `trap` does it to all that follows.
         pytest.param(
             ("sh", "-c", """trap '' INT; exec "$@" """, "sh", *MODULE),
             signal.SIGTERM,
-            id="SIGTERM where Ctrl-C is ignored",
+            id="SIGTERM-where-Ctrl-C-is-ignored",
         ),
     ],
 )
-def test_a_second_signal_ends_it_with_the_same_message(
-    service: Simulator, program: tuple[str, ...], second: signal.Signals
+def test_a_second_signal_ends_the_command_with_its_message(
+    program: tuple[str, ...], second: signal.Signals
 ) -> None:
-    service.clock = ManualClock()
-
     with started(*program, "code", "187", "tg") as process:
         read_until(process, "the code has not arrived yet")
         process.send_signal(signal.SIGINT)
@@ -163,92 +185,90 @@ def test_a_second_signal_ends_it_with_the_same_message(
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (130, "")
-    assert "Interrupted. The order is open. What was paid for it is held." in err
+    assert "Interrupted. The order is open, and what was paid for it is held." in err
     assert "Traceback" not in err
 
 
+# --- readers that are gone, and full disks --------------------------------------------------------
+
+GONE: Final = "The reader of the output is gone. "
+
+
 @pytest.mark.usefixtures("service")
-def test_readers_of_both_streams_that_are_gone_are_an_interruption() -> None:
-    with started(*MODULE, "order", "187", "tg") as process:
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            stream.close()
-        process.wait(timeout=30)
-
-    assert process.returncode == 130
-
-
-def test_a_code_is_printed_although_the_reader_of_the_progress_is_gone(service: Simulator) -> None:
-    with started(*FAST, "code", "187", "tg") as process:
-        assert process.stderr is not None
-        process.stderr.close()
-        assert process.stdout is not None
-        out = process.stdout.read()
-        process.wait(timeout=30)
-
-    assert service.orders
-    assert (process.returncode, out) == (0, "012345\n")
-
-
-def test_a_named_journal_needs_no_home_directory(
-    service: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "code", "out", "err"),
+    [
+        pytest.param("$SMS4SATS order 187 tg 2>&1 | true", 130, "", "", id="both"),
+        pytest.param(
+            "$SMS4SATS order 187 tg | true", 130, "", f"{GONE}The order is open", id="order"
+        ),
+        pytest.param("$SMS4SATS price | true", 130, "", f"{GONE}Nothing was changed.", id="price"),
+        pytest.param("$SMS4SATS --help | true", 130, "", f"{GONE}Nothing was changed.", id="help"),
+        pytest.param("$SMS4SATS code 187 tg 2> >(head -2 >/dev/null)", 0, "012345\n", "", id="err"),
+        pytest.param(
+            "$SMS4SATS code 187 tg | true",
+            130,
+            "",
+            f"{GONE}The code arrived, and the money is settled. Code: 012345",
+            id="code",
+        ),
+        pytest.param(
+            "$SMS4SATS code 187 tg >/dev/full",
+            4,
+            "",
+            "Error: Not all of the output was written: No space left on device. The code arrived, "
+            "and the money is settled. Code: 012345",
+            id="full-disk",
+        ),
+        pytest.param(
+            "$SMS4SATS price >/dev/full",
+            4,
+            "",
+            "No space left on device. Nothing was changed.",
+            id="full-disk-of-a-price",
+        ),
+    ],
+)
+def test_a_broken_output_has_its_exit_code_and_message(
+    script: str, code: int, out: str, err: str
 ) -> None:
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setenv("SMS4SATS_JOURNAL", str(tmp_path / "o.sqlite"))
-
-    code, _, err = run(*MODULE, "pending")
-
-    assert service.requests == []
-    assert (code, err) == (0, "No order is pending.\n")
-
-
-@pytest.mark.usefixtures("service")
-def test_an_unknown_home_directory_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMS4SATS_JOURNAL", "~no-such-user/j")
-
-    pending, price = run(*MODULE, "pending"), run(*MODULE, "price")
-
-    assert pending[0] == 2
-    assert "Name a file in SMS4SATS_JOURNAL. Nothing was sent." in pending[2]
-    assert price[0] == 0
-
-
-@pytest.mark.usefixtures("service")
-def test_a_reader_that_is_gone_is_an_interruption() -> None:
-    with started(*MODULE, "order", "187", "tg") as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.stderr is not None
-        err = process.stderr.read()
-        process.wait(timeout=30)
-
-    assert process.returncode == 130
-    assert "Interrupted. The order is open." in err
-    assert "Traceback" not in err
-    assert "Exception ignored" not in err
-
-
-@pytest.mark.usefixtures("service")
-def test_the_disk_is_full() -> None:
-    if not Path("/dev/full").exists():
+    if "/dev/full" in script and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [*MODULE, "order", "187", "tg"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            text=True,
-            encoding="utf-8",
-        )
 
-    assert done.returncode == 4
-    assert "Error: Not all of the output was written: No space left on device." in done.stderr
-    assert "Exception ignored" not in done.stderr
+    ended, printed, message = in_shell(f"{script}; exit ${{PIPESTATUS[0]}}")
+
+    assert (ended, printed) == (code, out)
+    assert err in message
+    assert "Traceback" not in message
+    assert "Exception ignored" not in message
+
+
+# --- homes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize(
+    ("variables", "command", "code", "text"),
+    [
+        ("-u HOME", "pending", 0, "No order is pending."),
+        ("-u HOME", "price", 0, "receive"),
+        ("SMS4SATS_JOURNAL=~no-such-user/j", "pending", 2, "Name a file in SMS4SATS_JOURNAL."),
+        ("SMS4SATS_JOURNAL=~no-such-user/j", "price", 0, "receive"),
+    ],
+)
+def test_a_home_directory_is_needed_only_for_the_default_journal(
+    variables: str, command: str, code: int, text: str
+) -> None:
+    ended, out, err = run("env", *variables.split(), *MODULE, command)
+
+    assert ended == code
+    assert text in out + err
+
+
+# --- what a shell needs ---------------------------------------------------------------------------
 
 
 def test_help_loads_nothing_that_only_the_work_needs() -> None:
-    """It is asked for often, and rich alone takes as long as all the rest."""
     code = (
         "import sys; from sms4sats_async.cli import main; main(['--help']);"
         "print(*{name.partition('.')[0] for name in sys.modules}, *sys.modules)"

@@ -1,8 +1,7 @@
-"""The command `sms4sats` at a terminal: what somebody sees, and what a telephone's camera sees.
+"""The command `sms4sats` at a terminal: what a person sees, and what a telephone's camera sees.
 
-The terminal is a pseudo-terminal. What it shows is worked out anew here, a cell at a time, with the
-colours that the program asked for; and read by a QR reader that has nothing to do with the library
-that drew the code.
+The terminal is a pseudo-terminal. The tests compute what it shows, cell by cell, with the colours
+that the program set. A QR reader that is independent of the library reads it.
 """
 
 import json
@@ -17,26 +16,28 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
-import anyio.from_thread
 import attrs
 import pytest
 import zxingcpp
 
 from sms4sats_async import Country, Invoice, Sms4SatsClient
-from sms4sats_async.cli import main, session
+from sms4sats_async.cli import main
 from sms4sats_async.cli.qr import draw
-from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
+from sms4sats_async.simulator import Fault, Simulator
+from sms4sats_async.simulator.invoice import make_invoice
+
+from .command_line import Server, Shell, new_shell, no_code, served, short
 
 SGR: Final = re.compile(r"\x1b\[([0-9;:]*)m")
 BLACK, WHITE = 0, 255
 BACKGROUNDS = pytest.mark.parametrize("background", [BLACK, WHITE], ids=["dark", "light"])
 
 COLOURS: Final = {16: BLACK, 231: WHITE}
-"""The corners of the cube of 256 colours; any other colour would be a matter of the theme."""
+"""The corners of the cube of 256 colours. Any other colour depends on the theme."""
 
 INKED: Final = {" ": (False, False), "▀": (True, False), "▄": (False, True), "█": (True, True)}
 """Which halves of its cell a letter fills, the upper and the lower."""
@@ -111,6 +112,7 @@ class Terminal:
         self._master, self.slave = pty.openpty()
         termios.tcsetwinsize(self.slave, (lines, columns))
         self.stream: TextIO = os.fdopen(os.dup(self.slave), "w", encoding=encoding)
+        self._encoding = encoding
         self._seen = bytearray()
         # Read as it comes, because unread output stops the program that prints.
         self._reader = threading.Thread(target=self._read)
@@ -132,7 +134,7 @@ class Terminal:
         os.close(self.slave)
         self._reader.join()
         os.close(self._master)
-        return self._seen.decode(errors="replace").replace("\r\n", "\n").splitlines()
+        return self._seen.decode(self._encoding).replace("\r\n", "\n").splitlines()
 
 
 @attrs.frozen
@@ -150,56 +152,53 @@ class Seen:
 
 @attrs.frozen
 class Desk:
-    """Somebody at a terminal, with the service on the other side."""
+    """A person at a terminal."""
 
-    service: Simulator
-    clock: ManualClock
-    monkeypatch: pytest.MonkeyPatch
-    captured: pytest.CaptureFixture[str]
+    shell: Shell
+
+    @property
+    def service(self) -> Simulator:
+        return self.shell.service
 
     def __call__(
         self, *words: str, columns: int = 100, lines: int = 60, encoding: str = "utf-8"
     ) -> Seen:
         """Run a command whose output and errors both go to the terminal."""
-        terminal = Terminal(columns, lines, encoding)
+        return self._run(words, ("stdout", "stderr"), Terminal(columns, lines, encoding))
+
+    def with_a_pipe(self, *words: str) -> tuple[Seen, str]:
+        """Run a command of which only the errors go to the terminal: `CODE=$(sms4sats ...)`."""
+        seen = self._run(words, ("stderr",), Terminal(100, 60))
+        return seen, self.shell.captured.readouterr().out
+
+    def _run(self, words: Sequence[str], streams: Sequence[str], terminal: Terminal) -> Seen:
         try:
-            with self.monkeypatch.context() as patch:
-                patch.setattr(sys, "stdout", terminal.stream)
-                patch.setattr(sys, "stderr", terminal.stream)
+            with self.shell.patch.context() as patch:
+                for name in streams:
+                    patch.setattr(sys, name, terminal.stream)
                 code = main(words)
         finally:
             seen = terminal.close()
         return Seen(code, seen)
 
-    def with_a_pipe(self, *words: str) -> tuple[Seen, str]:
-        """Run a command whose errors alone go to the terminal: `CODE=$(sms4sats ...)`."""
-        terminal = Terminal(100, 60)
-        try:
-            with self.monkeypatch.context() as patch:
-                patch.setattr(sys, "stderr", terminal.stream)
-                code = main(words)
-        finally:
-            seen = terminal.close()
-        return Seen(code, seen), self.captured.readouterr().out
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with served() as server:
+        yield server
 
 
 @pytest.fixture
 def desk(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Desk]:
-    clock = ManualClock()
-    service = Simulator(Behaviour(pay_delay=0), clock=clock)
-    monkeypatch.setattr(session, "CLOCK", clock)
-    monkeypatch.setenv("SMS4SATS_JOURNAL", str(tmp_path / "orders.sqlite"))
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Desk:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(service.serve()) as root,
-    ):
-        monkeypatch.setenv("SMS4SATS_BASE_URL", root)
-        yield Desk(service, clock, monkeypatch, capsys)
+    return Desk(new_shell(server, monkeypatch, tmp_path, capsys))
 
 
 # --- the QR code ----------------------------------------------------------------------------------
@@ -256,7 +255,7 @@ def test_a_code_that_is_too_high_says_so(desk: Desk) -> None:
 def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
     """Neither colours nor blocks are taken for granted, and an order's id is never lost by them."""
     old = desk("order", "187", "tg", encoding="latin-1")
-    desk.monkeypatch.setenv("TERM", "dumb")
+    desk.shell.patch.setenv("TERM", "dumb")
     dumb = desk("order", "187", "tg")
 
     for seen, order in zip((old, dumb), desk.service.orders, strict=True):
@@ -266,31 +265,87 @@ def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
         assert order.payreq in seen.text.replace("\n", "")
 
 
-def test_a_letter_that_the_terminal_does_not_have_is_a_question_mark(desk: Desk) -> None:
-    desk("order", "187", "tg")
-    order_id = desk.service.orders[0].order_id
-
-    seen = desk("status", order_id, encoding="latin-1")
-
-    assert seen.code == 0
-    assert f"{order_id[:4]}?{order_id[-4:]}" in seen.text
-
-
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
-def test_a_table_on_a_terminal_without_its_letters_has_question_marks(
-    desk: Desk, encoding: str
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("countries", "??????"),
+        ("pending", "{0}{1}{2}"),
+        ("status {3}", "{0}{1}{2}"),
+        ("resume", "{0}{1}{2}  The code arrived"),
+        ("code 187 tg", "012345"),
+        ("order 187 tg", "lnbcrt"),
+        ("cancel {3}", "The code arrived"),
+        ("watch {3}", "code 012345"),
+        ("cancel zzzz…zzzz", "an ID like 'zzzz{1}zzzz'"),
+    ],
+)
+def test_a_letter_that_the_terminal_does_not_have_is_replaced(
+    desk: Desk, encoding: str, command: str, text: str
 ) -> None:
     async def get_countries(_client: Sms4SatsClient) -> list[Country]:
         return [Country(7, "Россия")]
 
-    desk("order", "187", "tg")
-    desk.monkeypatch.setattr(Sms4SatsClient, "get_countries", get_countries)
+    desk.shell.patch.setattr(Sms4SatsClient, "get_countries", get_countries)
+    order_id = desk.shell.order()
+    dots = "…" if encoding == "cp1252" else "?"
+    parts = (order_id[:4], dots, order_id[-4:], order_id)
 
-    countries = desk("countries", encoding=encoding)
+    seen = desk(*command.format(*parts).split(), encoding=encoding)
 
-    assert desk("pending", encoding=encoding).code == 0
-    assert countries.code == 0
-    assert "??????" in countries.text
+    assert text.format(*parts) in seen.text
+    assert seen.code == (2 if "zzzz" in command else 0)
+
+
+def test_an_invoice_without_an_end_of_its_time_is_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    invoice = make_invoice(
+        amount_sat=1500,
+        payment_hash=bytes(32),
+        payment_secret=bytes(32),
+        description="a number",
+        timestamp=1_800_000_000,
+        expiry=2**65 - 1,  # 13 groups of 5 bits
+    )
+    create = Sms4SatsClient.create_order
+
+    async def create_order(*arguments: Any, **options: Any) -> Any:
+        return attrs.evolve(await create(*arguments, **options), invoice=invoice)
+
+    monkeypatch.setattr(Sms4SatsClient, "create_order", create_order)
+    try:
+        seen = desk("order", "187", "tg")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    (order,) = desk.service.orders
+    assert seen.code == 0
+    assert "pay until   9999-12-31 23:59:59+00:00" in seen.text
+    assert "created at  2027-01-15 17:00:00+09:00" in seen.text
+    assert order.order_id in seen.text
+    assert codes_in(photograph(seen.lines, 100, BLACK)) == [invoice.upper()]
+
+
+def test_a_code_is_printed_although_the_terminal_of_the_progress_is_gone(desk: Desk) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding="utf-8") as stream:
+        assert stream.isatty()
+        sleep = desk.shell.clock.sleep
+
+        async def hang_up(seconds: float) -> None:
+            with suppress(OSError):  # closed before
+                os.close(master)
+            await sleep(seconds)
+
+        desk.shell.patch.setattr(desk.shell.clock, "sleep", hang_up)
+        desk.shell.patch.setattr(sys, "stderr", stream)
+        ended = desk.shell("code", "187", "tg")
+
+    assert (ended.code, ended.out) == (0, "012345\n")
 
 
 def test_a_terminal_that_does_not_know_its_size_is_80_by_24(desk: Desk) -> None:
@@ -353,7 +408,7 @@ def tmux(command: str, columns: int, lines: int) -> Generator[Callable[[], list[
 # --- what else somebody sees ----------------------------------------------------------------------
 
 
-def test_a_table_is_for_people(desk: Desk) -> None:
+def test_a_table_has_a_head_and_aligned_columns(desk: Desk) -> None:
     seen = desk("countries")
 
     assert seen.text.splitlines()[:2] == [
@@ -364,14 +419,12 @@ def test_a_table_is_for_people(desk: Desk) -> None:
 
 
 def test_a_table_fits_into_60_columns(desk: Desk) -> None:
-    """What no row has is left out, and an id is short: every command takes it so."""
-    desk("order", "187", "tg")
-    (order,) = desk.service.orders
+    order_id = desk.shell.order()
 
     head, row = desk("pending", columns=60).text.splitlines()
 
     assert head.split() == ["order", "created", "at", "country", "service"]
-    assert row.startswith(f"{order.order_id[:4]}…{order.order_id[-4:]}  2027-01-15 ")
+    assert row.startswith(f"{short(order_id)}  2027-01-15 ")
 
 
 def test_an_empty_table_is_nothing(desk: Desk) -> None:
@@ -379,9 +432,8 @@ def test_an_empty_table_is_nothing(desk: Desk) -> None:
 
 
 def test_a_name_cannot_move_the_cursor(desk: Desk) -> None:
-    """What the service calls things is foreign text."""
     evil = {"id": 5, "eng": "\x1b[2J\x1b]0;x\x07[bold]Evil[/bold]"}
-    desk.monkeypatch.setattr("sms4sats_async.simulator.endpoints.COUNTRIES", [evil])
+    desk.shell.patch.setattr("sms4sats_async.simulator.endpoints.COUNTRIES", [evil])
 
     text = desk("countries").text
 
@@ -399,12 +451,10 @@ def test_a_note_breaks_between_words(desk: Desk, columns: int) -> None:
 
 
 def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
-    desk("order", "187", "tg")
-    (order,) = desk.service.orders
-    desk.service.set_behaviour(order.order_id, Behaviour(code_delay=None))
+    order_id = desk.shell.order(no_code())
     desk.service.script("/cancelorder", Fault.unable_to_save_data())
 
-    text = desk("cancel", order.order_id).text
+    text = desk("cancel", order_id).text
 
     assert "2:00 left" in text
     assert "the service does not cancel younger orders" in text
@@ -413,7 +463,6 @@ def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
 
 
 def test_the_code_goes_into_the_pipe_and_the_invoice_to_the_terminal(desk: Desk) -> None:
-    """So that `CODE=$(sms4sats code 187 tg)` shows what to pay, and keeps the code alone."""
     seen, piped = desk.with_a_pipe("code", "187", "tg")
 
     (order,) = desk.service.orders

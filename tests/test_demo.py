@@ -1,4 +1,4 @@
-"""`sms4sats demo`: the whole story over a real socket."""
+"""`sms4sats demo`: a whole order over a real socket."""
 
 import io
 import re
@@ -12,28 +12,31 @@ from sms4sats_async.simulator import ManualClock
 
 
 @pytest.mark.anyio
-async def test_the_demo_tells_the_whole_story() -> None:
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_the_demo_shows_a_whole_order(*, is_terminal: bool) -> None:
     page = io.StringIO()
-    console = Console(file=page, width=120, force_terminal=True, color_system=None)
+    console = Console(file=page, width=120, force_terminal=is_terminal, color_system=None)
 
-    done = await demo.Demo(console, ManualClock()).run()
+    result = await demo.Demo(console, ManualClock()).run()
 
-    told = page.getvalue()
-    assert (done.outcome, done.attempts) == (OrderOutcome.CANCELLED, 3)
+    text = page.getvalue()
+    assert (result.outcome, result.attempts) == (OrderOutcome.CANCELLED, 3)
     order = [
         "12 times faster",
-        "money not paid | create_order",
+        "create_order",
+        "0:00 | money not paid | ordered",
         "lnbcrt",
-        "money held     | a wallet pays",
-        "waiting: the service does not cancel younger orders",
-        "attempt 1 failed, next in",
-        "attempt 2 failed, next in",
-        "money refunded | attempt 3: cancelled",
+        "0:00 | money held     | a wallet pays",
+        "code_or_refund",
+        "money held     | waiting 2:00: the service does not cancel younger orders",
+        "2:00 | money held     | cancel_order attempt 1 of 4 failed, next in",
+        "money held     | cancel_order attempt 2 of 4 failed, next in",
+        "money refunded | cancelled, money refunded",
         "get_order_status confirms: refunded",
         "where the money was",
-        "Money: refunded.",
+        "Outcome: cancelled after 3 attempts. Money: refunded.",
     ]
-    places = [told.index(text) for text in order]
+    places = [text.index(line) for line in order]
     assert places == sorted(places)
-    assert "left" in told
-    assert re.search("[0-9a-f]{64}", told) is None
+    assert re.search("0:00 left *\n", text)
+    assert re.search("[0-9a-f]{64}", text) is None

@@ -4,8 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-
-from .streams import discard
+from contextlib import suppress
 
 __all__ = ["main"]
 
@@ -29,16 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a terminal cannot show is replaced
             stream.reconfigure(errors="replace")
-    words = sys.argv[1:] if argv is None else [*argv]
     try:
         from .app import run_command  # noqa: PLC0415 - an extra may be missing
 
-        return run_command(words)
+        return run_command(sys.argv[1:] if argv is None else argv)
     except ModuleNotFoundError as error:
-        sys.stderr.write(
-            f"Error: The command needs {error.name}, which is not installed.\n"
-            "Install it with pip install 'sms4sats-async[cli]'.\n"
-        )
+        with suppress(OSError):
+            sys.stderr.write(
+                f"Error: The command needs {error.name}, which is not installed. Nothing was sent."
+                "\nInstall it with pip install 'sms4sats-async[cli]'.\n"
+            )
         return _USAGE
     except KeyboardInterrupt:  # before the command began
         return _INTERRUPTED
@@ -47,4 +46,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 stream.flush()
             except OSError:  # or Python would fail to flush it when the process ends
-                discard(stream)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

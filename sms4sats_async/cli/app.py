@@ -1,22 +1,27 @@
-"""The commands: what each is called, what it takes, and what it asks of the client."""
+"""The commands: their names, their arguments, and the calls of the client behind them."""
 
+import functools
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias, TypedDict, Unpack, get_args, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
-from sms4sats_async import JournalEntry, Order
+from sms4sats_async import MINIMUM_CANCEL_AGE, JournalEntry
 
-from .ends import End, ExitCode, Stage, end_of, end_of_result, sentence
-from .facts import facts, result_facts, status_in_words
+from .ends import ExitCode, Stage, Stop, end_of, result_in_words
+from .facts import facts, local, result_facts, status_in_words
 from .output import Output
-from .session import Session, Stop, finish, finish_async, run
-from .times import local, moment, printable, satoshis, span
-from .work import check_price
+from .session import Session, finish, run
+from .times import moment, satoshis, span
+from .work import DEFAULT_TIMEOUT, check_price
 from .work import resume as resume_orders
+
+Work: TypeAlias = Callable[..., Awaitable[object]]
+"""What a command does, with a session and its arguments."""
 
 _LONGEST_LINE: Final = 200
 """Characters of a command's line in the list of commands, which may be broken into several."""
@@ -26,7 +31,7 @@ class _Grouped(TyperGroup):
     """Lists the commands under headings; typer does that with rich alone, which is slow to load."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
-        # Whose classes the two are, depends on typer: old ones use click, new ones have their own.
+        # The classes of both depend on typer: old ones use click, new ones have their own.
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():
             row = (name, command.get_short_help_str(_LONGEST_LINE))
@@ -51,7 +56,7 @@ _UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own way of calling it
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - 9 ms of a start that needs it not
+        from importlib.metadata import version  # noqa: PLC0415 - 9 ms, for this option only
 
         typer.echo(f"sms4sats {version('sms4sats-async')}")
         raise typer.Exit
@@ -72,17 +77,18 @@ def _before_every_command(
 def run_command(words: Sequence[str]) -> int:
     """Run the command with these arguments and return the exit code."""
     try:
-        code = app(words or ["--help"], prog_name="sms4sats", standalone_mode=False)
-    except typer.Abort:  # Ctrl-C while it waits for an order id, for one
+        code = app([*words] or ["--help"], prog_name="sms4sats", standalone_mode=False)
+    except typer.Abort:  # Ctrl-C while it waits for an order ID
         return ExitCode.INTERRUPTED
-    except Stop as stop:
-        end = stop.end
     except _UsageError as mistake:
         usage: Any = mistake
         path = "sms4sats" if usage.ctx is None else usage.ctx.command_path
-        problem = sentence(usage.format_message())
-        end = End(ExitCode.USAGE, problem, f"`{path} --help` shows how it is used.")
-    except Exception as error:  # noqa: BLE001 - a traceback says nothing to whoever runs this
+        end = Stop("usage", ExitCode.USAGE, usage.format_message(), command=path).end
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):  # click's way to report that
+            raise
+        end = end_of(error.__context__)
+    except Exception as error:  # noqa: BLE001 - a traceback helps no user
         end = end_of(error)
     else:
         return int(code or 0)
@@ -91,7 +97,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _order_id(text: str) -> str:
-    """Return an order's id, from standard input in the place of `-`."""
+    """Return an order's ID; `-` reads it from standard input."""
     if text != "-":
         return text
     found = sys.stdin.readline().strip()
@@ -102,95 +108,128 @@ def _order_id(text: str) -> str:
 
 # --- what several commands take -------------------------------------------------------------------
 
-_A_COUNTRY: Final = "A number or a name, such as 187 or germany."
-_A_SERVICE: Final = "A short code, such as tg."
 
-Country = Annotated[str, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", help=_A_SERVICE)]
-OrderId = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID",
-        parser=_order_id,
-        help="The order's ID, or its beginning if the journal has it; - reads it from standard "
-        "input.",
-    ),
-]
-Rental = Annotated[bool, typer.Option("--rental", help="Rent the number.")]
-RealPhone = Annotated[bool, typer.Option("--real-phone", help="Ask for a real phone's number.")]
-Referral = Annotated[
-    str | None,
-    typer.Option("--referral", metavar="ADDRESS", help="A Lightning address that gets 10 %."),
-]
-Immediate = Annotated[
-    bool, typer.Option("--immediate", help="Pay at once, from the balance of the API key.")
-]
-Timeout = Annotated[
-    timedelta,
-    typer.Option(
-        metavar="D",
-        parser=span,
-        show_default=False,
-        help="How long to wait for the code before the order is cancelled; 5m if left out.",
-    ),
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--base-url",
-        envvar="SMS4SATS_BASE_URL",
-        metavar="URL",
-        help="The root of the service, or of a simulator.",
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object per line, and nothing else.")
-]
+def _argument(metavar: str, about: str, parser: Callable[[str], Any] | None = None) -> Any:  # noqa: ANN401
+    return typer.Argument(metavar=metavar, parser=parser, help=about)
+
+
+def _option(metavar: str, about: str, parser: Callable[[Any], Any] | None = None) -> Any:  # noqa: ANN401
+    return typer.Option(metavar=metavar, parser=parser, show_default=False, help=about)
+
+
+def _flag(name: str, about: str) -> Any:  # noqa: ANN401
+    return typer.Option(name, help=about)
+
+
+_A_COUNTRY: Final = _argument("COUNTRY", "A number or a name, such as 187 or germany.")
+_A_SERVICE: Final = _argument("SERVICE", "A short code, such as tg.")
+_AN_ID: Final = (
+    "The order's ID, or its beginning if the journal has it; - reads it from standard input."
+)
+
+Country = Annotated[str, _A_COUNTRY]
+Service = Annotated[str, _A_SERVICE]
+OrderId = Annotated[str, _argument("ID", _AN_ID, _order_id)]
+Immediate = Annotated[bool, _flag("--immediate", "Pay at once, from the balance of the API key.")]
+Json = Annotated[bool, _flag("--json", "Print one JSON object per line, and nothing else.")]
+
+
+class OrderOptions(TypedDict):
+    """The options of an order for a code, as `create_order` takes them."""
+
+    rental: Annotated[bool, _flag("--rental", "Rent the number.")]
+    real_phone: Annotated[bool, _flag("--real-phone", "Require a real phone's number.")]
+    referral: Annotated[str | None, _option("ADDRESS", "A Lightning address that gets 10 %.")]
+    immediate: Immediate
+
+
+class CommonOptions(TypedDict):
+    """The options of every command that uses the service."""
+
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SMS4SATS_BASE_URL",
+            metavar="URL",
+            help="The root of the service, or of a simulator.",
+        ),
+    ]
+    json: Json
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    """Return the entries of a TypedDict as options; flags are off, and values None by default."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if get_args(hint)[0] is bool else None,
+            annotation=hint,
+        )
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    ]
+
+
+def _command(
+    panel: str, *, journal: bool = True, stage: Stage = Stage.READING
+) -> Callable[[Work], Work]:
+    """Make a function a command: it gets a session, its arguments and the common options.
+
+    Args:
+        panel: The heading above the command in the list of commands.
+        journal: Whether the command needs a journal.
+        stage: What an interruption means at first.
+    """
+
+    def register(work: Work) -> Work:
+        def command(*, base_url: str | None, json: bool, **arguments: object) -> None:
+            job = functools.partial(work, **arguments)
+            run(job, base_url=base_url, json=json, journal=journal, stage=stage)
+
+        parameters = [*inspect.signature(work, eval_str=True).parameters.values()][1:]
+        if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+            parameters += _parameters(get_args(parameters.pop().annotation)[0])
+        parameters += _parameters(CommonOptions)
+        # Typer reads the signature and the annotations of the function that it calls.
+        function: Any = functools.update_wrapper(command, work)
+        function.__signature__ = inspect.Signature(parameters)
+        function.__annotations__ = {each.name: each.annotation for each in parameters}
+        app.command(rich_help_panel=panel)(function)
+        return work
+
+    return register
+
 
 # --- prices and places ----------------------------------------------------------------------------
 
 _PRICES: Final = "Prices and places"
 
 
-@app.command(rich_help_panel=_PRICES)
-def price(
-    country: Annotated[str | None, typer.Argument(metavar="COUNTRY", help=_A_COUNTRY)] = None,
-    service: Annotated[str | None, typer.Argument(metavar="SERVICE", help=_A_SERVICE)] = None,
-    *,
-    base_url: BaseUrl = None,
-    json: Json = False,
+@_command(_PRICES, journal=False)
+async def price(
+    session: Session,
+    country: Annotated[str | None, _A_COUNTRY] = None,
+    service: Annotated[str | None, _A_SERVICE] = None,
 ) -> None:
     """Show the prices in satoshis, and what a code of one service costs in one country."""
-
-    async def work(session: Session) -> None:
-        found = await session.client.get_price(country, service)
-        session.out.show(facts(found))
-        if country is not None and found.computed is None:
-            session.out.note("Name a service too for the price of a code in that country.")
-
-    run(work, base_url=base_url, json=json, journal=False)
+    found = await session.client.get_price(country, service)
+    session.out.show(facts(found))
+    if country is not None and found.computed is None:
+        session.out.note("Name a service too for the price of a code in that country.")
 
 
-@app.command(rich_help_panel=_PRICES)
-def countries(*, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_PRICES, journal=False)
+async def countries(session: Session) -> None:
     """List the countries that an order can name."""
-
-    async def work(session: Session) -> None:
-        found = await session.client.get_countries()
-        session.out.table([*map(facts, found)], ["id", "name", "visible", "rentable"])
-
-    run(work, base_url=base_url, json=json, journal=False)
+    found = await session.client.get_countries()
+    session.out.table([*map(facts, found)], ["id", "name", "visible", "rentable"])
 
 
-@app.command(rich_help_panel=_PRICES)
-def services(country: Country, *, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_PRICES, journal=False)
+async def services(session: Session, country: Country) -> None:
     """List the services of a country, and how many numbers there are."""
-
-    async def work(session: Session) -> None:
-        found = await session.client.get_services(country)
-        session.out.table([*map(facts, found)], ["code", "name", "count"])
-
-    run(work, base_url=base_url, json=json, journal=False)
+    found = await session.client.get_services(country)
+    session.out.table([*map(facts, found)], ["code", "name", "count"])
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -198,255 +237,186 @@ def services(country: Country, *, base_url: BaseUrl = None, json: Json = False) 
 _ORDERS: Final = "Orders"
 
 
-@app.command(rich_help_panel=_ORDERS)
-def code(
+@_command(_ORDERS, stage=Stage.ORDERING)
+async def code(
+    session: Session,
     country: Country,
     service: Service,
     *,
-    timeout: Timeout = timedelta(minutes=5),
+    timeout: Annotated[
+        timedelta,
+        _option("D", "How long to wait for the code before cancelling; 5m if left out.", span),
+    ] = DEFAULT_TIMEOUT,
     max_price: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SATOSHIS", parser=satoshis, help="Refuse an invoice that asks for more."
-        ),
+        int | None, _option("SATOSHIS", "Refuse an invoice for more.", satoshis)
     ] = None,
-    rental: Rental = False,
-    real_phone: RealPhone = False,
-    referral: Referral = None,
-    immediate: Immediate = False,
-    base_url: BaseUrl = None,
-    json: Json = False,
+    **options: Unpack[OrderOptions],
 ) -> None:
     """Order a number, show the invoice, and print the code; without a code, cancel for a refund.
 
     Standard output has the code alone, or nothing.
     """
-    if max_price is not None and immediate:
-        problem = "--max-price checks the invoice, and --immediate pays without one."
-        raise Stop(End(ExitCode.USAGE, problem, "Leave out one of them."))
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.ORDERING
-        made = await session.client.create_order(
-            country,
-            service,
-            rental=rental,
-            real_phone=real_phone,
-            referral=referral,
-            immediate=immediate,
-        )
-        if max_price is not None:
-            check_price(made, max_price)
-        session.out.order(made, on_the_way=True)
-        result = await session.client.code_or_refund(made, timeout=timeout)
-        if json or result.code is not None:
-            session.out.show(result_facts(result), result.code and printable(result.code))
-        else:
-            session.out.note(end_of_result(result).message)
-
-    run(work, base_url=base_url, json=json)
+    if max_price is not None and options["immediate"]:
+        problem = "--max-price checks the invoice, and --immediate pays without one"
+        raise Stop("argument", ExitCode.USAGE, problem)
+    made = await session.client.create_order(country, service, **options)
+    if max_price is not None:
+        check_price(made, max_price)
+    session.out.order(made, on_the_way=True)
+    result = await session.client.code_or_refund(made, timeout=timeout)
+    if session.out.json or result.code is not None:
+        session.show_result(result, result.code)
+    else:
+        session.out.note(result_in_words(result))
 
 
-@app.command(rich_help_panel=_ORDERS)
-def order(
+@_command(_ORDERS, stage=Stage.ORDERING)
+async def order(
+    session: Session,
     country: Country,
     service: Service,
-    *,
-    rental: Rental = False,
-    real_phone: RealPhone = False,
-    referral: Referral = None,
-    immediate: Immediate = False,
-    base_url: BaseUrl = None,
-    json: Json = False,
+    **options: Unpack[OrderOptions],
 ) -> None:
     """Order a number and show the invoice. `resume` and `cancel` do the rest."""
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.ORDERING
-        session.out.order(
-            await session.client.create_order(
-                country,
-                service,
-                rental=rental,
-                real_phone=real_phone,
-                referral=referral,
-                immediate=immediate,
-            )
-        )
-        session.out.note(
-            "What you pay is held, and settles when the code arrives. `sms4sats resume` waits for "
-            "the code, and `sms4sats cancel` cancels the order for a refund."
-        )
-
-    run(work, base_url=base_url, json=json)
+    session.out.order(await session.client.create_order(country, service, **options))
+    session.out.note(
+        "What you pay is held, and settles when the code arrives. `sms4sats resume` waits for the "
+        "code, and `sms4sats cancel` cancels the order for a refund."
+    )
 
 
-@app.command(rich_help_panel=_ORDERS)
-def send(
-    phone: Annotated[str, typer.Argument(metavar="PHONE", help="Such as +4915112345678.")],
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="At most 140 characters.")],
+@_command(_ORDERS, stage=Stage.ORDERING)
+async def send(
+    session: Session,
+    phone: Annotated[str, _argument("PHONE", "Such as +4915112345678.")],
+    message: Annotated[str, _argument("MESSAGE", "At most 140 characters.")],
     *,
     immediate: Immediate = False,
     webhook_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Where the service is to post the status."),
+        str | None, _option("URL", "Where the service posts the status.")
     ] = None,
-    base_url: BaseUrl = None,
-    json: Json = False,
 ) -> None:
     """Order a message to be sent, and show the invoice."""
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.ORDERING
-        session.out.order(
-            await session.client.create_send_order(
-                phone, message, immediate=immediate, webhook_url=webhook_url
-            )
+    session.out.order(
+        await session.client.create_send_order(
+            phone, message, immediate=immediate, webhook_url=webhook_url
         )
-        session.out.note(
-            "What you pay is held, and settles when the message is sent. `sms4sats watch` shows it."
-        )
+    )
+    session.out.note(
+        "What you pay is held, and settles when the message is sent. `sms4sats watch` shows it."
+    )
 
-    run(work, base_url=base_url, json=json)
 
-
-@app.command(rich_help_panel=_ORDERS)
-def status(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_ORDERS)
+async def status(session: Session, order_id: OrderId) -> None:
     """Show the status of an order: its money, its number, its code."""
-
-    async def work(session: Session) -> None:
-        identifier, _ = await session.find(order_id)
-        session.out.show(facts(await session.client.get_order_status(identifier)))
-
-    run(work, base_url=base_url, json=json)
+    identifier, _ = await session.find(order_id)
+    session.out.show(facts(await session.client.get_order_status(identifier)))
 
 
-@app.command(rich_help_panel=_ORDERS)
-def watch(order_id: OrderId, *, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_ORDERS)
+async def watch(session: Session, order_id: OrderId) -> None:
     """Show each change of an order until it has ended."""
-
-    async def work(session: Session) -> None:
-        identifier, _ = await session.find(order_id)
-        async for found in session.client.watch_order(identifier):
-            _, _, time = local(session.now()).partition(" ")
-            session.out.show(facts(found), f"{time[:8]}  {status_in_words(found)}")
-
-    run(work, base_url=base_url, json=json)
+    identifier, _ = await session.find(order_id)
+    async for found in session.client.watch_order(identifier):
+        _, _, time = local(session.now()).partition(" ")
+        session.out.show(facts(found), f"{time[:8]}  {status_in_words(found)}")
 
 
-@app.command(rich_help_panel=_ORDERS)
-def cancel(
+@_command(_ORDERS)
+async def cancel(
+    session: Session,
     order_id: OrderId,
     *,
     wait: Annotated[
         bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="Wait until the service allows it and retry, or cancel now.",
-        ),
+        _flag("--wait/--no-wait", "Wait until the service allows it and retry, or cancel now."),
     ] = True,
     created_at: Annotated[
         datetime | None,
-        typer.Option(
-            metavar="T", parser=moment, help="When it was created, such as 2026-11-23T14:03:00Z."
-        ),
+        _option("T", "When it was created, such as 2026-11-23T14:03:00Z.", moment),
     ] = None,
     age: Annotated[
-        timedelta | None,
-        typer.Option(metavar="D", parser=span, help="How old it is, such as 90s, 3m or 2m30s."),
+        timedelta | None, _option("D", "How old it is, such as 90s, 3m or 2m30s.", span)
     ] = None,
-    base_url: BaseUrl = None,
-    json: Json = False,
 ) -> None:
     """Cancel an order for a refund, unless its code arrives first."""
     if created_at is not None and age is not None:
-        raise Stop(
-            End(ExitCode.USAGE, "--created-at and --age mean the same.", "Give one of them.")
-        )
+        raise Stop("argument", ExitCode.USAGE, "--created-at and --age mean the same")
     if not wait and (created_at is not None or age is not None):
-        problem = "--created-at and --age shorten a wait, and --no-wait does not wait."
-        raise Stop(End(ExitCode.USAGE, problem, "Leave out one of them."))
+        problem = "--created-at and --age shorten a wait, and --no-wait does not wait"
+        raise Stop("argument", ExitCode.USAGE, problem)
+    identifier, entry = await session.find(order_id)
+    now = session.now()
+    since = created_at if age is None else now - age
+    if since is None and entry is not None:
+        since = entry.created_at
+    if since is not None:
+        session.ordered_at = min(since, now)  # no order is from the future
+    if wait:
+        session.stage = Stage.WAITING
+        session.cancels_from = (session.ordered_at or now) + MINIMUM_CANCEL_AGE
+        if since is None:
+            session.out.note(
+                "The age of the order is unknown, so the two minutes count from now. --age or "
+                "--created-at can shorten that."
+            )
+        result = await session.client.cancel_order_when_allowed(identifier, created_at=since)
+    else:
+        session.stage = Stage.CANCELLING
+        result = await session.client.cancel_order(identifier, confirm=True)
+    session.show_result(result, result_in_words(result))
 
-    async def work(session: Session) -> None:
-        identifier, entry = await session.find(order_id)
-        since = created_at if age is None else session.now() - age
-        if since is None and entry is not None:
-            since = entry.created_at  # also for the message of an interruption
-        session.ordered_at, session.stage = since, Stage.CANCELLING
-        if not wait:
-            result = await session.client.cancel_order(identifier, confirm=True)
-        else:
-            if since is None:
-                session.out.note(
-                    "The age of the order is unknown, so the two minutes count from now. --age or "
-                    "--created-at can shorten that."
-                )
-            result = await session.client.cancel_order_when_allowed(identifier, created_at=since)
-        session.out.show(result_facts(result), end_of_result(result).message)
 
-    run(work, base_url=base_url, json=json)
-
-
-@app.command(rich_help_panel=_ORDERS)
-def pending(*, json: Json = False) -> None:
+@_command(_ORDERS)
+async def pending(session: Session) -> None:
     """List the orders of this machine that have not ended."""
-
-    async def work(session: Session) -> None:
-        entries = await session.journal.pending()
-        columns = ["created_at", "country", "service", "phone", "state"]
-        if any(entry.base_url != session.client.base_url for entry in entries):
-            columns.append("base_url")
-        session.out.table([facts(entry) for entry in entries], ["order_id", *columns])
-        if not entries:
-            session.out.note("No order is pending.")
-
-    run(work, base_url=None, json=json)
+    entries = await session.journal.pending()
+    columns = ["order_id", "created_at", "country", "service", "phone", "state"]
+    if any(entry.metadata for entry in entries):
+        columns.append("metadata")
+    if any(entry.base_url not in {None, session.client.base_url} for entry in entries):
+        columns.append("base_url")
+    session.out.table([facts(entry) for entry in entries], columns)
+    if not entries:
+        session.out.note("No order is pending.")
 
 
-@app.command(rich_help_panel=_ORDERS)
-def resume(
+@_command(_ORDERS)
+async def resume(
+    session: Session,
     order_id: Annotated[
-        str | None,
-        typer.Argument(metavar="ID", parser=_order_id, help="All pending orders if left out."),
+        str | None, _argument("ID", "All pending orders if left out.", _order_id)
     ] = None,
     *,
     timeout: Annotated[
         timedelta | None,
-        typer.Option(
-            metavar="D",
-            parser=span,
-            show_default=False,
-            help="How old an order gets before it is cancelled; the recorded time if left out.",
-        ),
+        _option("D", "How long to wait for the code; until the recorded time if left out.", span),
     ] = None,
-    base_url: BaseUrl = None,
-    json: Json = False,
 ) -> None:
     """Resume an order, or all that are pending: the code or the refund."""
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.RESUMING
-        if order_id is None:
-            entries = await session.journal.pending(session.client.base_url)
-        else:
-            identifier, entry = await session.find(order_id)
-            entries = [entry or JournalEntry("", "receive", session.now(), identifier)]
-        if len(entries) == 1:
-            session.ordered_at = entries[0].created_at
-        match entries:
-            case []:
-                session.out.note("No order is pending.")
-            case [
-                JournalEntry(
-                    pending=True, paid=None | False, order=Order(invoice=str(invoice)) as alone
-                )
-            ] if invoice:
-                session.out.order(alone, on_the_way=True)
-            case _:
-                pass
-        await resume_orders(session, entries, timeout)
-
-    run(work, base_url=base_url, json=json)
+    root = session.client.base_url
+    if order_id is None:
+        # A result that was not shown before its command ended is shown now.
+        entries = await session.journal.undelivered(root) + await session.journal.pending(root)
+    else:
+        identifier, entry = await session.find(order_id)
+        entries = [entry or JournalEntry("", "receive", session.now(), identifier)]
+    if not entries:
+        others = len(await session.journal.pending())
+        session.out.note(
+            f"No order of {root} is pending. `sms4sats pending` lists {others} of other services."
+            if others
+            else "No order is pending."
+        )
+        return
+    session.stage = Stage.RESUMING
+    first = entries[0]
+    if len(entries) == 1:
+        session.ordered_at = first.created_at
+        if first.pending and not first.paid and first.invoice and first.order is not None:
+            session.out.order(first.order, on_the_way=True)
+    await resume_orders(session, entries, timeout)
 
 
 # --- prepaid balance ------------------------------------------------------------------------------
@@ -454,45 +424,28 @@ def resume(
 _PREPAID: Final = "Prepaid balance"
 
 
-@app.command(rich_help_panel=_PREPAID)
-def balance(*, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_PREPAID, journal=False)
+async def balance(session: Session) -> None:
     """Show the balance of the API key, in satoshis."""
-
-    async def work(session: Session) -> None:
-        session.out.show({"balance": await session.client.get_balance()})
-
-    run(work, base_url=base_url, json=json, journal=False)
+    session.out.show({"balance": await session.client.get_balance()})
 
 
-@app.command(rich_help_panel=_PREPAID)
-def history(*, base_url: BaseUrl = None, json: Json = False) -> None:
+@_command(_PREPAID, journal=False)
+async def history(session: Session) -> None:
     """List how the balance of the API key was funded."""
-
-    async def work(session: Session) -> None:
-        found = await session.client.get_history()
-        session.out.table([*map(facts, found.entries)], ["created_at", "amount", "description"])
-        session.out.note(f"{found.total_amount:,} sat in total.")
-
-    run(work, base_url=base_url, json=json, journal=False)
+    found = await session.client.get_history()
+    session.out.table([*map(facts, found.entries)], ["created_at", "amount", "description"])
+    session.out.note(f"{found.total_amount:,} sat in total.")
 
 
-@app.command(rich_help_panel=_PREPAID)
-def fund(
-    amount: Annotated[
-        int, typer.Argument(metavar="SATOSHIS", parser=satoshis, help="How many, at least 1.")
-    ],
-    *,
-    base_url: BaseUrl = None,
-    json: Json = False,
+@_command(_PREPAID, journal=False, stage=Stage.FUNDING)
+async def fund(
+    session: Session,
+    amount: Annotated[int, _argument("SATOSHIS", "How many, at least 1.", satoshis)],
 ) -> None:
     """Show an invoice that adds to the balance of the API key."""
-
-    async def work(session: Session) -> None:
-        session.stage = Stage.ORDERING
-        session.out.order(await session.client.fund(amount))
-        session.out.note("Once it is paid, `sms4sats balance` shows it.")
-
-    run(work, base_url=base_url, json=json, journal=False)
+    session.out.order(await session.client.fund(amount))
+    session.out.note("Once it is paid, `sms4sats balance` shows it.")
 
 
 # --- on this machine ------------------------------------------------------------------------------
@@ -510,18 +463,13 @@ def simulator(context: typer.Context, *, json: Json = False) -> None:
     # The simulator declares the options, and prints its help. It is slow to import.
     from sms4sats_async.simulator.__main__ import run as serve  # noqa: PLC0415
 
-    def job(_: Session) -> None:
-        arguments = [*context.args, "--json"] if json else context.args
-        try:
-            code = serve(arguments, prog=context.command_path)
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            problem = sentence(f"the simulator cannot start: {why}")
-            next_step = "`sms4sats simulator --help` lists the options."
-            raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
-        raise typer.Exit(code)
-
-    finish(job, json=json)
+    arguments = [*context.args, "--json"] if json else context.args
+    try:
+        code = serve(arguments, prog=context.command_path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Stop("simulator", ExitCode.USAGE, f"the simulator cannot start: {why}") from error
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=_HERE)
@@ -539,4 +487,4 @@ def demo(*, json: Json = False) -> None:
         if json:
             session.out.show(result_facts(result))
 
-    finish_async(work, json=json)
+    finish(work, json=json)

@@ -6,35 +6,29 @@ cancels fail, the third works, and the order is refunded.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+import io
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
-import anyio
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from sms4sats_async import (
-    MINIMUM_CANCEL_AGE,
-    AttemptFailed,
-    Event,
-    Order,
-    OrderEnded,
-    OrderResult,
-    Sms4SatsClient,
-    StatusPolled,
-    Waiting,
-)
+from sms4sats_async import MINIMUM_CANCEL_AGE, OrderResult, Sms4SatsClient
+from sms4sats_async.progress import Progress
 from sms4sats_async.simulator import Behaviour, Clock, Fault, Simulator
 
+from .facts import shortened
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import Callable
 
     from rich.console import Console
 
 SPEED: Final = 12.0
 """How much faster than real the demo's time runs: two minutes take ten seconds."""
 
-_FRAME: Final = 0.1
+_WAIT: Final = MINIMUM_CANCEL_AGE.total_seconds()
+_WIDTH: Final = 30
 
 
 class Demo:
@@ -44,31 +38,33 @@ class Demo:
         self._console = console
         self._clock = clock
         self._simulator = Simulator(Behaviour(number_delay=8.0, code_delay=None), clock=clock)
-        self._started = self._clock.now()
-        self._state = ""
 
     async def run(self) -> OrderResult:
         """Run the demo, and return how the order ended."""
+        lines = cast("TextIO", _Lines(self._step))
         async with self._simulator.serve() as root:
             self._say(f"The simulator runs at {root}. No real money is involved.")
             self._say(f"Time runs {SPEED:g} times faster than in reality.")
+            progress = Progress(clock=self._clock, display="plain", file=lines)
             async with Sms4SatsClient(
-                base_url=root, clock=self._clock, on_event=self._tell
+                base_url=root, clock=self._clock, on_event=progress
             ) as client:
                 return await self._order_and_cancel(client)
 
     async def _order_and_cancel(self, client: Sms4SatsClient) -> OrderResult:
-        order = await client.create_order(country=187, service="tg")
-        self._started = order.created_at.timestamp()
-        self._step(f"create_order: {_short(order.order_id)}")
+        self._say("create_order(187, 'tg')")
+        order = await client.create_order(187, "tg")
+        self._say(f"  order {shortened(order.order_id)}")
         self._say(f"  hold invoice to pay: {order.invoice[:40]}…{order.invoice[-6:]}")
         self._simulator.pay(order.invoice)
         self._step("a wallet pays the hold invoice")
         self._simulator.script("/cancelorder", *[Fault.unable_to_save_data()] * 2)
 
-        self._step("code_or_refund(order, timeout=60)")
-        async with self._bar(order):
+        self._say("code_or_refund(order, timeout=60)")
+        with Live(get_renderable=self._bar, console=self._console):
             result = await client.code_or_refund(order, timeout=60)
+        if not self._console.is_terminal:
+            self._console.line()  # rich ends the line of the bar on terminals only
 
         status = await client.get_order_status(order)
         self._step(f"get_order_status confirms: {status.state.value}")
@@ -81,46 +77,13 @@ class Demo:
         )
         return result
 
-    @asynccontextmanager
-    async def _bar(self, order: Order) -> AsyncGenerator[None]:
-        """Show a bar of the two minutes for as long as the block lasts."""
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[left]:>4} left"),
-        )
-        total = MINIMUM_CANCEL_AGE.total_seconds()
-        with Progress(*columns, console=self._console) as progress:
-            bar = progress.add_task("waiting", total=total, left="2:00")
-
-            async def move() -> None:
-                while True:
-                    age = self._clock.now() - order.created_at.timestamp()
-                    left = _minutes(max(0.0, total - age))
-                    what = f"waiting ({self._state})" if self._state else "waiting"
-                    progress.update(bar, completed=min(age, total), left=left, description=what)
-                    await anyio.sleep(_FRAME)
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(move)
-                yield
-                group.cancel_scope.cancel()
-
-    def _tell(self, event: Event) -> None:
-        """Show what the client tells while it works."""
-        match event:
-            case Waiting(reason=reason):
-                self._step(f"waiting: {reason}")
-            case StatusPolled(status=status) if status.state.value != self._state:
-                self._state = status.state.value
-                self._step(f"status: {self._state}")
-            case AttemptFailed(attempt=attempt, error=error, delay=delay):
-                then = "no further attempt" if delay is None else f"next in {delay:.1f} s"
-                self._step(f"attempt {attempt} failed, {then}:\n  {error.problem}")
-            case OrderEnded(result=OrderResult(outcome=outcome, attempts=attempts)) if outcome:
-                self._step(f"attempt {attempts}: {outcome.value}")
-            case _:
-                pass
+    def _bar(self) -> Table:
+        """Return a bar of the two minutes."""
+        age = min(self._age(self._clock.now()), _WAIT)
+        table = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=_WAIT, completed=age, width=_WIDTH)
+        table.add_row("  the first two minutes", bar, f"{_minutes(_WAIT - age)} left")
+        return table
 
     def _timeline(self, order_id: str) -> Table:
         """Return the service's own record of the order."""
@@ -129,24 +92,35 @@ class Demo:
         table.add_column("event")
         table.add_column("money")
         for moment in self._simulator.timeline(order_id):
-            table.add_row(self._age(moment.time), moment.text, moment.holder.value)
+            age = _minutes(self._age(moment.time))
+            table.add_row(age, moment.text, moment.holder.value)
         return table
 
     def _step(self, text: str) -> None:
         (order,) = self._simulator.orders
-        age = self._age(self._clock.now())
+        age = _minutes(self._age(self._clock.now()))
         self._say(f"{age} | money {order.holder.value:<8} | {text}")
+
+    def _age(self, moment: float) -> float:
+        (order,) = self._simulator.orders
+        return max(0.0, moment - order.created_at)
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
-    def _age(self, moment: float) -> str:
-        return _minutes(max(0.0, moment - self._started))
+
+class _Lines(io.TextIOBase):
+    """Passes each line that `Progress` writes to a function, without the order's name."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def write(self, text: str, /) -> int:
+        self._show(text.rstrip().partition(": ")[2])
+        return len(text)
 
 
 def _minutes(seconds: float) -> str:
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
-
-
-def _short(order_id: str) -> str:
-    return f"{order_id[:4]}…{order_id[-4:]}"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -3,14 +3,12 @@
 import enum
 import json
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 import attrs
 
 from sms4sats_async import InvalidArgumentError, Invoice, Order, OrderResult, OrderStatus
-
-from .times import local, printable
 
 # The API key itself, a proof of payment, the raw answer that has both again; and the journal's own
 # data.
@@ -83,27 +81,43 @@ def _as_json(value: object) -> object:
             return str(value)
 
 
+def local(moment: datetime) -> str:
+    """Return a time in this machine's time zone, or in UTC where that zone has no such time."""
+    try:
+        moment = moment.astimezone()
+    except (OverflowError, ValueError, OSError):
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(sep=" ", timespec="seconds")
+
+
 def in_words(fact: object, name: str = "") -> str:
     """Return a fact as people read it, on one line and without control characters."""
     match fact:
         case None:
-            return ""
+            words = ""
         case bool():
-            return "yes" if fact else "no"
+            words = "yes" if fact else "no"
         case int() if name in _SATOSHIS:
-            return f"{fact:,} sat"
+            words = f"{fact:,} sat"
         case datetime():
-            return local(fact)
+            words = local(fact)
         case enum.Enum():
-            return str(fact.value)
+            words = str(fact.value)
+        case Mapping():
+            notes = cast("Mapping[str, object]", fact)
+            words = "; ".join(f"{name}: {note}" for name, note in notes.items())
         case _:
-            return printable(str(fact))
+            words = str(fact)
+    # Foreign text could move the cursor, or colour what follows.
+    return "".join(letter if letter.isprintable() else "�" for letter in words)
 
 
 def described(known: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the label and the words of each fact that is known."""
     for name, fact in known.items():
-        if isinstance(fact, Mapping):
-            yield from described(cast("Mapping[str, object]", fact))
-        elif fact is not None:
-            yield _LABELS.get(name, name.replace("_", " ")), in_words(fact, name)
+        # Metadata is one fact, because a note such as `money` must not look like a fact.
+        nested = None if name == "metadata" else fact
+        if isinstance(nested, Mapping):
+            yield from described(cast("Mapping[str, object]", nested))
+        elif words := in_words(fact, name):
+            yield _LABELS.get(name, name.replace("_", " ")), words

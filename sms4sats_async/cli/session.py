@@ -2,12 +2,12 @@
 
 import logging
 import os
+import re
 import signal
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import anyio
@@ -16,13 +16,17 @@ import platformdirs
 import typer
 
 from sms4sats_async import (
+    AttemptFailed,
     Clock,
     Event,
     JournalEntry,
     JournalError,
     JournalFailed,
     OrderCreated,
+    OrderEnded,
+    OrderResult,
     OrderStatus,
+    SendOrder,
     Sms4SatsClient,
     SqliteJournal,
     StatusPolled,
@@ -30,32 +34,23 @@ from sms4sats_async import (
 )
 from sms4sats_async.progress import Progress
 
-from .ends import End, ExitCode, Stage, end_of, interrupted
-from .facts import facts
+from .ends import ExitCode, Interrupted, Stage, Stop, end_of
+from .facts import facts, in_words, result_facts, shortened
 from .output import Output
 
-_SHORTENED: Final = "…"
-"""Stands for the middle of an order's id wherever one is shown that may not be shown whole."""
+_SHORT_FORM: Final = re.compile(r"…|\.\.\.|\?")
+"""What stands for the middle of an ID; `?` is how a terminal without the letter shows it."""
 
 _SHORTEST_NAME: Final = 4
-_WHOLE_NAME: Final = 64
-"""Characters of an order's id (documented as 64 hex digits)."""
+_SHORTEST_ID: Final = 16
+"""Characters from which on a name that the journal does not have is used as an ID."""
+_WHOLE_ID: Final = 64
+"""Characters of an order's ID (documented as 64 hex digits)."""
 
+_SILENT: Final = logging.NullHandler()
 
 CLOCK: Clock | None = None
 """The clock of every command; None is the client's own. No option changes it, but a test does."""
-
-
-class Stop(Exception):  # noqa: N818 - the end of the command, not always an error
-    """Ends the command.
-
-    Attributes:
-        end: How.
-    """
-
-    def __init__(self, end: End) -> None:
-        super().__init__(end.message)
-        self.end = end
 
 
 @attrs.define
@@ -68,6 +63,8 @@ class Session:
         client: The client, while the command runs.
         journal: The journal, while the command runs.
         ordered_at: When the command's order was created, if that is known.
+        cancels_from: When the next cancel may be sent.
+        is_done: Whether the work is done and its result was shown.
     """
 
     out: Output
@@ -75,51 +72,69 @@ class Session:
     client: Sms4SatsClient = attrs.field(init=False)
     journal: SqliteJournal = attrs.field(init=False)
     ordered_at: datetime | None = None
-    _waits_until: float = 0.0
+    cancels_from: datetime | None = None
+    is_done: bool = False
+    _results: dict[str, OrderResult] = attrs.field(factory=dict[str, OrderResult])
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
     _journal_has_failed: bool = False
     _progress: Progress | None = None
 
     def show(self, event: Event) -> None:
         """Show an event, and keep what an interruption would mean."""
+        is_result = self.stage is Stage.READING and isinstance(event, StatusPolled)
+        self._note(event)
+        if not is_result:
+            if self._progress is None:
+                self._progress = Progress(clock=self.client.clock)
+            self._progress(event)
+
+    def _note(self, event: Event) -> None:
         match event:
             case OrderCreated(order=order):
-                self.stage, self.ordered_at = Stage.WAITING, order.created_at
+                self.ordered_at = order.created_at
+                if self.stage is Stage.ORDERING:
+                    is_message = isinstance(order, SendOrder)
+                    self.stage = Stage.MESSAGE if is_message else Stage.WAITING
             case Waiting(until=until):
-                self._waits_until = until.timestamp()
-                if self.stage is Stage.CANCELLING:
+                self.cancels_from = until
+            case AttemptFailed(operation="cancel_order") if self.stage is Stage.WAITING:
+                self.stage = Stage.CANCELLING
+            case StatusPolled(status=status) if self.stage is not Stage.READING:
+                if self.stage is Stage.CANCELLING:  # the order is open, or its end comes next
                     self.stage = Stage.WAITING
+                self._show_in_json(status)
+            case OrderEnded(result=result) if result.outcome is not None:
+                self._results[result.order_id] = result
             case JournalFailed(error=error) if not self._journal_has_failed:
                 self._journal_has_failed = True
                 self.out.note(f"The journal does not record how the order ends: {error.problem}.")
-            case StatusPolled() if self.stage is Stage.READING:
-                return  # a result, and no progress
-            case StatusPolled(status=status) if self.out.json:
-                self._show_once(status)
             case _:
                 pass
-        if self._progress is None:
-            self._progress = Progress(clock=self.client.clock)
-        self._progress(event)
 
-    def _show_once(self, status: OrderStatus) -> None:
+    def _show_in_json(self, status: OrderStatus) -> None:
         """Show a new status in JSON: you need the number before the code."""
         known = (status.state, status.number)
-        if self._last_seen.get(status.order_id) != known:
+        if self.out.json and self._last_seen.get(status.order_id) != known:
             self._last_seen[status.order_id] = known
             self.out.show(facts(status))
+
+    def show_result(self, result: OrderResult, text: str | None) -> None:
+        """Show how an order ended: the text, or in JSON all of it; None: a note is enough."""
+        self.out.show(result_facts(result), text)
+        self._results.pop(result.order_id, None)
 
     def now(self) -> datetime:
         """Return the time of the command's clock."""
         return datetime.fromtimestamp(self.client.clock.now(), UTC)
 
-    def interrupted(self) -> End:
-        """Return what an interruption now means."""
+    def show_end(self, error: BaseException) -> int:
+        """Show why the command ends, and return its exit code."""
         stage = self.stage
-        # When the wait is over, a cancel is sent.
-        if stage is Stage.WAITING and 0 < self._waits_until <= self.client.clock.now():
-            stage = Stage.CANCELLING
-        return interrupted(stage, self.ordered_at)
+        if stage is Stage.WAITING and self.cancels_from is not None:
+            stage = Stage.WAITING if self.now() < self.cancels_from else Stage.CANCELLING
+        end = end_of(error, stage, self.ordered_at, [*self._results.values()])
+        self.out.end(end)
+        return end.code
 
     def close(self) -> None:
         """Remove the progress display."""
@@ -134,40 +149,47 @@ class Session:
                 characters, or the shown form, such as `0123…cdef`.
 
         Raises:
-            Stop: The name is too short, several orders have it, or the journal does not have it.
+            Stop: The name is too short, several orders have it, the journal does not have it, or
+                the order belongs to another service root.
+            JournalError: The journal cannot be read, and the name is no whole ID.
         """
-        beginning, shortened, end = name.partition(_SHORTENED)
+        entry = None
         try:
-            entry = await self.journal.get(name)
-            if entry is not None:
-                return name, entry
-            if len(name) < _SHORTEST_NAME:
-                problem = f"{name} is too short for an order ID: type at least four characters."
-                next_step = "`sms4sats pending` lists the open orders. Nothing was sent."
-                raise Stop(End(ExitCode.USAGE, problem, next_step))
-            entries = [
-                entry
-                for entry in await self.journal.history()
-                if (entry.order_id or "").startswith(beginning)
-                and (entry.order_id or "").endswith(end)
-            ]
-        except JournalError:  # the command works without a journal too
-            return self._as_typed(name), None
-        match entries:
-            case [JournalEntry(order_id=str(order_id)) as entry]:
-                return order_id, entry
-            case [] if not shortened:
-                return self._as_typed(name), None  # the service decides
-            case _:
-                problem = f"{len(entries)} orders in the journal have an ID like {name}."
-                next_step = "`sms4sats pending --json` has whole IDs."
-                raise Stop(End(ExitCode.USAGE, problem, next_step))
+            entry = await self.journal.get(name) or await self._find_by_parts(name)
+        except JournalError:
+            if len(name) < _SHORTEST_ID:
+                raise
+        if entry is None:
+            if len(name) < _WHOLE_ID:
+                self.out.note("The journal has no order with this ID, so it is used as a whole ID.")
+            return name, None
+        order_id = entry.order_id or name
+        root = entry.base_url
+        if root not in {None, self.client.base_url}:
+            problem = (
+                f"the order {shortened(order_id)} belongs to {in_words(root)}, but this command "
+                f"uses {self.client.base_url}"
+            )
+            raise Stop("another service", ExitCode.USAGE, problem, root=in_words(root))
+        return order_id, entry
 
-    def _as_typed(self, name: str) -> str:
-        """Return a name that is used as an ID, with a note if it may be a typing error."""
-        if len(name) < _WHOLE_NAME:
-            self.out.note("The journal has no order with this ID, so it is used as a whole ID.")
-        return name
+    async def _find_by_parts(self, name: str) -> JournalEntry | None:
+        """Return the entry of the only order with an ID like this, or None for a whole ID."""
+        parts = _SHORT_FORM.split(name, maxsplit=1)
+        if len("".join(parts)) < _SHORTEST_NAME:
+            problem = f"{name!r} is too short for an order ID: type at least four characters"
+            raise Stop("order ID", ExitCode.USAGE, problem)
+        # The newest comes first, and counts if an ID comes twice.
+        known = {entry.order_id or "": entry for entry in reversed(await self.journal.history())}
+        beginning, end = parts[0], parts[-1] if len(parts) > 1 else ""
+        found = [it for it in known if it.startswith(beginning) and it.endswith(end)]
+        if len(found) == 1:
+            return known[found[0]]
+        if not found and len(parts) == 1 and len(name) >= _SHORTEST_ID:
+            return None  # the service decides
+        count = "several orders" if found else "no order"
+        problem = f"the journal has {count} with an ID like {name!r}"
+        raise Stop("order ID", ExitCode.USAGE, problem)
 
 
 def run(
@@ -175,7 +197,8 @@ def run(
     *,
     base_url: str | None,
     json: bool,
-    journal: bool = True,
+    journal: bool,
+    stage: Stage,
 ) -> None:
     """Do a command's work with a client.
 
@@ -184,6 +207,7 @@ def run(
         base_url: The service root, if it was given.
         json: Whether to print JSON.
         journal: Whether the command needs a journal.
+        stage: What an interruption means at first.
 
     Raises:
         typer.Exit: The work failed; the reason was shown.
@@ -201,50 +225,36 @@ def run(
                 journal=session.journal if journal else None,
             )
             await stack.enter_async_context(session.client)
+            session.stage = stage
             try:
                 await work(session)
             except JournalError as error:
                 if error.order is not None:  # the journal does not have it, so show it
                     session.out.order(error.order)
                 raise
+            session.is_done = True
 
-    finish_async(work_with_a_client, json=json)
-
-
-def finish_async(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
-    """Do a job in an event loop, and show why it failed if it does."""
-    finish(lambda session: anyio.run(_until_interrupted, work, session), json=json)
+    finish(work_with_a_client, json=json)
 
 
-def finish(job: Callable[[Session], object], *, json: bool) -> None:
-    """Do a job, and show why it failed if it does.
+def finish(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
+    """Do a command's work in an event loop, and show why it failed if it does.
 
     Raises:
         typer.Exit: It failed; the reason was shown.
     """
     session = Session(Output(json))
+    # The command has its own messages, so the library's log stays off standard error.
+    logging.getLogger("sms4sats_async").addHandler(_SILENT)
     try:
-        with _termination_as_interrupt(), _silent_log():
-            job(session)
-    except typer.Exit:
-        raise
-    except Stop as stop:
-        end = stop.end
-    except (KeyboardInterrupt, BrokenPipeError):  # the reader of the output may be gone
-        end = session.interrupted()
-    except Exception as error:  # noqa: BLE001 - a traceback does not help a user of the command
-        end = end_of(error)
-    else:
-        return
+        anyio.run(_until_interrupted, work, session)
+    except (Exception, KeyboardInterrupt) as error:
+        if session.is_done and isinstance(error, Interrupted | KeyboardInterrupt):
+            return
+        session.close()
+        raise typer.Exit(session.show_end(error)) from error
     finally:
-        with suppress(OSError):  # the reader of the progress may be gone
-            session.close()
-    try:
-        session.out.end(end)
-    except OSError:  # standard output is broken, so use standard error
-        with suppress(OSError):
-            Output(json=False).end(end)
-    raise typer.Exit(end.code)
+        session.close()
 
 
 def _journal_path() -> Path:
@@ -262,9 +272,8 @@ def _journal_path() -> Path:
             if not path.is_absolute():
                 raise RuntimeError("there is no home directory")  # noqa: TRY301
     except RuntimeError as error:
-        problem = f"The journal's folder is unknown: {error}."
-        next_step = "Name a file in SMS4SATS_JOURNAL. Nothing was sent."
-        raise Stop(End(ExitCode.USAGE, problem, next_step)) from error
+        problem = f"the folder of the journal is unknown: {error}"
+        raise Stop("home", ExitCode.USAGE, problem) from error
     with suppress(OSError):  # the journal reports the problem when it is used
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
@@ -280,7 +289,7 @@ async def _until_interrupted(
     from the first one; only asyncio can do that.
 
     Raises:
-        Stop: The work was interrupted.
+        Interrupted: The work was interrupted.
     """
     import asyncio  # noqa: PLC0415 - a loop has loaded it, and `--help` needs none
 
@@ -294,31 +303,4 @@ async def _until_interrupted(
     try:
         await work(session)
     except asyncio.CancelledError:
-        raise Stop(session.interrupted()) from None
-
-
-@contextmanager
-def _termination_as_interrupt() -> Generator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, and restore both handlers afterwards."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    on_termination = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, on_termination)
-        signal.signal(signal.SIGINT, on_interrupt)
-
-
-@contextmanager
-def _silent_log() -> Generator[None]:
-    """Keep the library's log off standard error: the command has its own messages."""
-    log, handler = logging.getLogger("sms4sats_async"), logging.NullHandler()
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
+        raise Interrupted from None
