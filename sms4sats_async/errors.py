@@ -34,37 +34,39 @@ _AUTOMATIC_REFUND: Final = (
 )
 _ORDER_UNKNOWN: Final = (
     "The service may or may not have created an order. It cannot be paid, because its invoice did "
-    "not arrive. Check before you order again"
+    "not arrive. Before you order again with immediate=True, compare get_balance() with the balance "
+    "before"
+)
+_CHECK: Final = (
+    "Check the arguments. With immediate=True, check the API key and the balance too."
 )
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("cancel_order", _NOT_SENT): (
         f"No cancel was sent and the order is unchanged. Try again. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _REFUSED): (
-        "The service did not cancel the order. The order may be younger than 2 minutes, already "
-        f"ended, or unknown: get_order_status() shows which. {_AUTOMATIC_REFUND}"
+        "The service refused the cancel. The order may be younger than 2 minutes, may have ended, or "
+        "may be unknown to the service. get_order_status() may show which, and you can safely cancel "
+        f"again. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _UNKNOWN): (
         "The order may or may not be cancelled. get_order_status() may show which, and you can "
         f"safely cancel again. {_AUTOMATIC_REFUND}"
     ),
     ("create_order", _NOT_SENT): "No order was created and no money moved. You can try again.",
-    ("create_order", _REFUSED): "No order was created and no money moved.",
-    ("create_order", _UNKNOWN): (
-        f"{_ORDER_UNKNOWN}: with immediate=True, compare get_balance() with the balance before."
-    ),
+    ("create_order", _REFUSED): f"No order was created and no money moved. {_CHECK}",
+    ("create_order", _UNKNOWN): f"{_ORDER_UNKNOWN}.",
     ("create_send_order", _NOT_SENT): (
         "No order was created, no message was sent and no money moved. You can try again."
     ),
     ("create_send_order", _REFUSED): (
-        "No order was created, no message was sent and no money moved."
+        f"No order was created, no message was sent and no money moved. {_CHECK}"
     ),
-    ("create_send_order", _UNKNOWN): (
-        f"{_ORDER_UNKNOWN}: with immediate=True the message may have been sent, so compare "
-        "get_balance() with the balance before."
-    ),
+    ("create_send_order", _UNKNOWN): f"{_ORDER_UNKNOWN}: the message may have been sent.",
     ("fund", _NOT_SENT): "No invoice was created and no money moved. You can try again.",
-    ("fund", _REFUSED): "No invoice was created and no money moved.",
+    ("fund", _REFUSED): (
+        "No invoice was created and no money moved. Check the amount and the API key."
+    ),
     ("fund", _UNKNOWN): (
         "The service may or may not have created an invoice. It did not arrive, so it cannot be "
         "paid and no money moved. get_history() shows what was funded."
@@ -192,8 +194,8 @@ class JournalError(Sms4SatsError):
     """If the journal cannot be read or written: a full disk, a damaged or locked file.
 
     Attributes:
-        order: The order that was created but could not be recorded, with its id and invoice. None
-            where no order was created: no order is requested without a record.
+        order: The order that was created but could not be recorded, with its ID and invoice. None
+            if no order was created: no order is requested without a record.
     """
 
     def __init__(
@@ -213,14 +215,19 @@ class JournalError(Sms4SatsError):
                 "Nothing was sent, because no order is requested without a record. Repair the "
                 "journal, then try again."
             )
-        return ""
+        if self.operation is None:
+            return ""
+        return (
+            "Nothing was sent and the order is unchanged. Repair the journal, then try again. "
+            f"{_AUTOMATIC_REFUND}"
+        )
 
 
 class APIError(Sms4SatsError):
     """If the service rejects the request.
 
     Attributes:
-        status_code: The HTTP status; a 200 may carry an error too (seen). None where the library
+        status_code: The HTTP status; a 200 may have an error too (seen). None if the library
             rejected the request before it was sent.
         reason: The reason that the service gave, or None.
         retry_after: Seconds that the service asked to wait, or None.

@@ -51,8 +51,8 @@ REFUND: Final = (
     f"{local(datetime(2026, 11, 23, 14, 21, tzinfo=UTC))}."
 )
 CHECK: Final = (
-    "`sms4sats status` shows where the money is, and you can safely run `sms4sats cancel` again. "
-    f"{REFUND}"
+    "`sms4sats status` shows what the service reports, and you can safely run `sms4sats cancel` "
+    f"again. {REFUND}"
 )
 CODE: Final = OrderResult(ORDER_ID, OrderOutcome.CODE_RECEIVED, "012345")
 REFUNDED: Final = OrderResult("f" * 64, OrderOutcome.REFUNDED)
@@ -83,8 +83,8 @@ NO_ANSWER: Final = "No complete answer within 10 s."
 REFUSAL: Final = "The service answered HTTP 500: backend error."
 MAYBE_ORDER: Final = "An order may exist, but its invoice did not arrive. No wallet can pay it."
 ORDER_AGAIN: Final = (
-    "You can order again. With --immediate, first check `sms4sats balance`: the order may be paid "
-    "from it."
+    "You can order again. With --immediate, first check `sms4sats balance`: the order may have "
+    "been paid from it."
 )
 OPEN: Final = "The order is open, and what was paid for it is held."
 RESUME: Final = (
@@ -116,7 +116,7 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         f"{REFUSAL} No order was created, and no money moved.",
         (
             "`sms4sats countries` and `sms4sats services` list what you can order. With "
-            "--immediate, check `sms4sats balance` too."
+            "--immediate, `sms4sats balance` must show enough for the price."
         ),
     ),
     (
@@ -136,7 +136,10 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         end_of(failed("create_send_order", REFUSED)),
         3,
         f"{REFUSAL} No order was created, and no money moved.",
-        "Check the number and the message. With --immediate, check `sms4sats balance` too.",
+        (
+            "Check the number and the message. With --immediate, `sms4sats balance` must show "
+            "enough for the price."
+        ),
     ),
     (
         end_of(failed("create_send_order", UNKNOWN)),
@@ -249,6 +252,38 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         "Wait 90 s, as the service asks, before you try again.",
     ),
     (
+        end_of(
+            RateLimitError(
+                "the service answered HTTP 429",
+                retry_after=90.4,
+                operation="create_order",
+                request_outcome=UNKNOWN,
+            )
+        ),
+        4,
+        f"The service answered HTTP 429. {MAYBE_ORDER}",
+        f"Wait 90 s, as the service asks, before you try again. {ORDER_AGAIN}",
+    ),
+    (
+        # A cancel sends no key, so the key is not the reason.
+        end_of(
+            AuthenticationError(
+                "the service answered HTTP 403",
+                status_code=403,
+                operation="cancel_order",
+                request_outcome=REFUSED,
+            ),
+            Stage.CANCELLING,
+            ORDERED_AT,
+        ),
+        3,
+        (
+            "The service answered HTTP 403. The order may be younger than 2 minutes, may have "
+            "ended, or may be unknown to the service."
+        ),
+        CHECK,
+    ),
+    (
         end_of(journal("create_order")),
         2,
         f"{JOURNAL} Nothing was sent.",
@@ -270,7 +305,10 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         end_of(journal("code_or_refund"), Stage.WAITING, ORDERED_AT),
         4,
         f"{JOURNAL} {OPEN}",
-        f"`sms4sats cancel` cancels the order for a refund, without the journal too. {REFUND}",
+        (
+            "`sms4sats cancel` with the whole ID cancels the order for a refund, even without the "
+            f"journal. {REFUND}"
+        ),
     ),
     # What the command itself refuses.
     (
@@ -288,7 +326,7 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
     (
         Stop("simulator", ExitCode.USAGE, "the simulator cannot start: address in use").end,
         2,
-        "The simulator cannot start: address in use. No simulator runs.",
+        "The simulator cannot start: address in use. No simulator was started.",
         "`sms4sats simulator --help` lists the options.",
     ),
     (
@@ -421,7 +459,7 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         130,
         (
             "Interrupted. Orders that have not ended stay in the journal, and what was paid for "
-            "them is held. 0123…cdef: The code arrived, and the money is settled. Code: 012345 "
+            "them is held. 0123…cdef: The code arrived, and the money is settled. Code: 012345; "
             "ffff…ffff: The service refunded the order. No code will arrive."
         ),
         (

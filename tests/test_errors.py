@@ -221,26 +221,26 @@ REFUND = "the service refunds the order automatically 21 minutes after it was cr
 # What it means for the money, and what to do next.
 MEANING: dict[tuple[str, RequestOutcome], tuple[str, ...]] = {
     ("cancel_order", NOT_SENT): ("No cancel was sent", "Try again", REFUND),
-    ("cancel_order", REFUSED): ("did not cancel the order", "get_order_status() shows", REFUND),
+    ("cancel_order", REFUSED): ("refused the cancel", "safely cancel again", REFUND),
     ("cancel_order", UNKNOWN): ("may or may not be cancelled", "safely cancel again", REFUND),
     ("create_order", NOT_SENT): ("No order was created", "no money moved", "You can try again"),
-    ("create_order", REFUSED): ("No order was created", "no money moved"),
+    ("create_order", REFUSED): ("No order was created", "no money moved", "Check the arguments"),
     ("create_order", UNKNOWN): (
-        *("may or may not have created an order", "Check before you order again"),
+        *("may or may not have created an order", "Before you order again"),
         *("cannot be paid", "get_balance()"),
     ),
     ("create_send_order", NOT_SENT): (
         *("no message was sent", "no money moved", "You can try again"),
     ),
     ("create_send_order", REFUSED): (
-        *("No order was created", "no message was sent", "no money moved"),
+        *("No order was created", "no message was sent", "no money moved", "Check the arguments"),
     ),
     ("create_send_order", UNKNOWN): (
-        *("may or may not have created an order", "Check before you order again"),
+        *("may or may not have created an order", "Before you order again"),
         *("message may have been sent", "get_balance()"),
     ),
     ("fund", NOT_SENT): ("No invoice was created", "no money moved", "You can try again"),
-    ("fund", REFUSED): ("No invoice was created", "no money moved"),
+    ("fund", REFUSED): ("No invoice was created", "no money moved", "Check the amount"),
     ("fund", UNKNOWN): (
         *("may or may not have created an invoice", "no money moved", "get_history()"),
     ),
@@ -356,8 +356,13 @@ def status_with(money: Money) -> OrderStatus:
         ),
         (
             JournalError("the disk is full", operation="wait_for_code"),
-            "wait_for_code: the disk is full",
+            (
+                "wait_for_code: the disk is full. Nothing was sent and the order is unchanged. "
+                "Repair the journal, then try again. Without a code, the service refunds the order "
+                "automatically 21 minutes after it was created."
+            ),
         ),
+        (JournalError("the disk is full"), "the disk is full"),
     ],
 )
 def test_the_text_of_an_error_of_this_class(error: Sms4SatsError, text: str) -> None:

@@ -105,28 +105,28 @@ _REFUND: Final = "Without a code, the service refunds the order automatically {w
 _RETRY: Final = "Check the network, then try again."
 _NO_ORDER: Final = "No order was created, and no money moved."
 _NO_INVOICE: Final = "No invoice was created, and no money moved."
+_ENOUGH: Final = "With --immediate, `sms4sats balance` must show enough for the price."
 _MAYBE_ORDER: Final = Text(
     "An order may exist, but its invoice did not arrive. No wallet can pay it.",
-    "You can order again. With --immediate, first check `sms4sats balance`: the order may be paid "
-    "from it.",
+    "You can order again. With --immediate, first check `sms4sats balance`: the order may have "
+    "been paid from it.",
 )
 _CHECK: Final = (
-    "`sms4sats status` shows where the money is, and you can safely run `sms4sats cancel` again. "
-    f"{_REFUND}"
+    "`sms4sats status` shows what the service reports, and you can safely run `sms4sats cancel` "
+    f"again. {_REFUND}"
 )
 
 TEXTS: Final[dict[tuple[str, ExitCode | None], Text]] = {
     # Calls of the client, by their names.
     ("create_order", _REFUSED): Text(
         _NO_ORDER,
-        "`sms4sats countries` and `sms4sats services` list what you can order. With --immediate, "
-        "check `sms4sats balance` too.",
+        f"`sms4sats countries` and `sms4sats services` list what you can order. {_ENOUGH}",
     ),
     ("create_order", _UNKNOWN): _MAYBE_ORDER,
     ("create_order", _UNREACHABLE): Text(_NO_ORDER, _RETRY),
     ("create_send_order", _REFUSED): Text(
         _NO_ORDER,
-        "Check the number and the message. With --immediate, check `sms4sats balance` too.",
+        f"Check the number and the message. {_ENOUGH}",
     ),
     ("create_send_order", _UNKNOWN): _MAYBE_ORDER,
     ("create_send_order", _UNREACHABLE): Text(_NO_ORDER, _RETRY),
@@ -169,13 +169,14 @@ TEXTS: Final[dict[tuple[str, ExitCode | None], Text]] = {
     ),
     ("journal without the deadline", _UNKNOWN): Text(
         "The order is open, and what was paid for it is held.",
-        f"`sms4sats cancel` cancels the order for a refund, without the journal too. {_REFUND}",
+        "`sms4sats cancel` with the whole ID cancels the order for a refund, even without the "
+        f"journal. {_REFUND}",
     ),
     # What the command itself refuses.
     ("usage", _USAGE): Text("Nothing was sent.", "`{command} --help` shows the usage."),
     ("package", _USAGE): Text("Nothing was sent.", "Install it, then try again."),
     ("simulator", _USAGE): Text(
-        "No simulator runs.", "`sms4sats simulator --help` lists the options."
+        "No simulator was started.", "`sms4sats simulator --help` lists the options."
     ),
     ("home", _USAGE): Text("Nothing was sent.", "Name a file in SMS4SATS_JOURNAL."),
     ("order ID", _USAGE): Text(
@@ -231,6 +232,7 @@ RESULTS: Final[dict[OrderOutcome, str]] = {
 }
 """The texts of the results of orders."""
 
+_WITHOUT_KEY: Final = {"cancel_order", "get_order_status"}
 _CHANGING: Final = {operation for operation, code in TEXTS if code is _UNKNOWN}
 
 # The library's messages name its own arguments. The command has other names for them.
@@ -295,6 +297,8 @@ def end_of(
         end = _end(*_classify(error), f"{error.problem}{tried}", when=when)
         if isinstance(error, APIError) and error.retry_after is not None:
             wait = f"Wait {error.retry_after:.0f} s, as the service asks, before you try again."
+            if error.operation in _CHANGING:
+                wait += f" {end.next_step}"
             end = attrs.evolve(end, next_step=wait)
         return end
     if isinstance(error, ImportError) and stage is Stage.READING:
@@ -303,12 +307,12 @@ def end_of(
     if not results:
         return _end(stage.value, code, problem, when=when)
     if stage is Stage.RESUMING:
-        ended = [f"{shortened(it.order_id)}: {result_in_words(it)}" for it in results]
+        ended = "; ".join(f"{shortened(it.order_id)}: {result_in_words(it)}" for it in results)
         end = _end(stage.value, code, problem)
     else:
-        ended = [result_in_words(result) for result in results]
+        ended = " ".join(map(result_in_words, results))
         end = _end("ended", code, problem, order=shortened(results[0].order_id))
-    return attrs.evolve(end, message=" ".join([end.message, *ended]))
+    return attrs.evolve(end, message=f"{end.message} {ended}")
 
 
 def sentence(text: str) -> str:
@@ -327,7 +331,7 @@ def _classify(error: Sms4SatsError) -> tuple[str, ExitCode]:
             found = "argument", _USAGE
         case AuthenticationError(status_code=None):
             found = "no key", _USAGE
-        case AuthenticationError():
+        case AuthenticationError() if found[0] not in _WITHOUT_KEY:
             found = "wrong key", _REFUSED
         case OrderError():
             found = "end of the order", _UNKNOWN
