@@ -37,9 +37,7 @@ _ORDER_UNKNOWN: Final = (
     "not arrive. Before you order again with immediate=True, compare get_balance() with the balance "
     "before"
 )
-_CHECK: Final = (
-    "Check the arguments. With immediate=True, check the API key and the balance too."
-)
+_CHECK: Final = "Check the arguments. With immediate=True, check the API key and the balance too."
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("cancel_order", _NOT_SENT): (
         f"No cancel was sent and the order is unchanged. Try again. {_AUTOMATIC_REFUND}"

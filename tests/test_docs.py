@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, progress, simulator, testing
+from sms4sats_async import Sms4SatsClient, Sms4SatsError, progress, simulator, testing
 from sms4sats_async._http import endpoints as _operations
 from sms4sats_async._http.endpoints import Operation
 
@@ -33,6 +33,9 @@ LINK = re.compile(r"\]\(([^()\s]+)\)|<(\w+:[^\s>]+)>")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 # Two addresses that differ in less than this are a typing error.
 ALIKE = 0.95
+
+FIRST_PAGE = (DOCS / "index.md").read_text("utf-8")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 
@@ -61,6 +64,36 @@ def test_reference_describes_every_public_name_once() -> None:
     ]
 
     assert described() == Counter(expected)
+
+
+def test_errors_page_says_of_each_error_when_it_is_raised_its_effect_and_the_next_step() -> None:
+    page = (DOCS / "reference" / "errors.md").read_text("utf-8")
+    rows = [row.split(" | ") for row in re.findall(r"^\| (`.*) \|$", page, re.MULTILINE)]
+    public = {name: getattr(sms4sats_async, name) for name in sms4sats_async.__all__}
+    errors = [
+        f"`{name}`"
+        for name, value in public.items()
+        if isinstance(value, type) and issubclass(value, Sms4SatsError)
+    ]
+
+    assert sorted(["`Sms4SatsError`", *(name for name, *_ in rows)]) == sorted(errors)
+    for name, *cells in rows:
+        assert list(map(bool, cells)) == [True, True, True], name
+
+
+def test_each_how_to_begins_with_something_whole_to_copy() -> None:
+    """Commands or a program, at most below one heading; only a notebook has `await` at its top."""
+    (names,) = re.findall(r'"How to"\n:maxdepth: 1\n\n(.*?)\n```', FIRST_PAGE, re.DOTALL)
+
+    for name in names.split():
+        page = (DOCS / f"{name}.md").read_text("utf-8")
+        before = page.partition("\n```")[0]
+        (language, _), *_ = blocks = BLOCK.findall(page)
+        programs = [code for kind, code in blocks if kind == "python"]
+        assert before.count("\n#") <= 1, name
+        assert language in {"bash", "python"}, name
+        if programs and name != "notebook":
+            compile(programs[0], name, "exec")
 
 
 def test_service_page_has_every_endpoint() -> None:
