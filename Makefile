@@ -1,13 +1,13 @@
-# Every target builds what it needs in .venv, from the pinned files in requirements/, and installs
-# nothing elsewhere. A second run finds it there. PYTHON=... picks another Python than python3.
+# Every target installs what it needs in .venv, from the pinned files in requirements/, and nothing
+# elsewhere. A second run uses it again. PYTHON=... selects another Python than python3.
 
 PYTHON ?= python3
-# Test processes at once.
+# The number of test processes.
 WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# Twice quiet: only errors. The lines below say in plain words what goes on.
+# -qq shows errors only. The targets print what they do.
 PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check
 
 # The last line of `make test` is pytest's own, so make adds none ("Leaving directory").
@@ -26,17 +26,17 @@ $(2) || { printf '==> %s: FAILED\n' '$(1)'; exit 1; }; \
 printf '==> %s: good, %d s\n' '$(1)' $$(($$(date +%s) - begin))
 endef
 
-help: ## Say what make can do here
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Show the library at work against the simulator on this machine
 	@$(PY) -m sms4sats_async demo
 
-# Every page anew each time: Sphinx tells of a warning only where it reads a page again. What is wrong
-# with the pages fails the build, which asks nothing of the network.
+# Every page is read again each time, because Sphinx reports a warning only when it reads the page. A
+# warning fails the build. The build does not use the network.
 SPHINX = $(PY) -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-# --verifytypes looks into the first `python` on PATH, whatever pyproject.toml and --pythonpath say.
+# --verifytypes uses the first `python` on PATH and ignores pyproject.toml and --pythonpath.
 test: $(VENV)/.dev ## Run everything that CI runs
 	$(call step,ruff check,$(PY) -m ruff check)
 	$(call step,ruff format --check,$(PY) -m ruff format --check)
@@ -49,8 +49,8 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
-# Two minutes. The output of the tests that passed says where each kill fell.
-torture: $(VENV)/.dev ## Kill a bot 200 times, and count what became of the money
+# Takes two minutes. The output of the passed tests shows where each process was killed.
+torture: $(VENV)/.dev ## Kill a bot 200 times, and check where the money of each order is
 	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
 
 docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
@@ -60,35 +60,35 @@ docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
 	@$(SPHINX)
 	@echo '==> docs/_build/html/index.html'
 
-# About five minutes. Other work on the machine widens the spread that the table shows.
-bench: $(VENV)/.dev ## Measure what the library costs beside httpx; no figure fails anything
+# Takes about five minutes. Other work on the machine makes the results vary more.
+bench: $(VENV)/.dev ## Measure the library's time and memory compared with httpx; it fails on no figure
 	@$(PY) bench/run.py
 
-format: $(VENV)/.dev ## Format the code and mend what ruff can mend
+format: $(VENV)/.dev ## Format the code, and apply the safe fixes of ruff
 	@$(PY) -m ruff check --fix-only
 	@$(PY) -m ruff format
 
-# uv keeps what the files pin already and adds only what is missing; UPGRADE=1 takes the newest.
-# dev.txt comes first and binds the others, so that all three agree.
+# uv keeps the versions that the files pin and adds only what is missing; UPGRADE=1 takes the newest.
+# dev.txt is written first and constrains the others, so that all three agree.
 LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 
-lock: $(VENV)/.dev ## Write requirements/*.txt anew after a change of pyproject.toml (UPGRADE=1: newest of all)
+lock: $(VENV)/.dev ## Update requirements/*.txt after a change of pyproject.toml (UPGRADE=1: newest versions)
 	@echo '==> requirements/dev.txt: all that make test needs'
 	@$(LOCK) --extra all --group dev --output-file requirements/dev.txt
-	@echo '==> requirements/test.txt: what the tests need beside an installed wheel'
+	@echo '==> requirements/test.txt: what the tests need in addition to an installed wheel'
 	@$(LOCK) --extra all --group test --constraint requirements/dev.txt --output-file requirements/test.txt
 	@echo '==> requirements/demo.txt: what make demo needs'
 	@$(LOCK) --extra cli --extra simulator --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
 	@echo '==> tools/check_locks.py: whether each file names all that it needs; some minutes'
 	@$(PY) tools/check_locks.py
 
-clean: ## Remove everything that make and the tools have made
+clean: ## Remove everything that make and the tools created
 	@rm -rf $(VENV) .venv-wheel build dist docs/_build htmlcov .coverage .coverage.*
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: each says when its step last came to its end, so a broken-off one starts again.
+# Stamp files: each is written when its step succeeded, so an interrupted step runs again.
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.made
 	@echo '==> Installing what the checks need (requirements/dev.txt); half a minute, once'
@@ -103,11 +103,11 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.made: | python
-	@echo '==> Making an environment in $(VENV)'
+	@echo '==> Creating an environment in $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# Runs every time (it takes 50 ms): a wrong Python is said plainly here, not by a traceback later.
+# Runs every time (50 ms), to report a wrong Python here and not by a traceback later.
 python:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo '==> There is no $(PYTHON) here. Name a Python, 3.11 or newer: make PYTHON=/path/to/python'; exit 1; }
@@ -116,4 +116,4 @@ python:
 		echo '==> Name another one: make PYTHON=/path/to/python'; exit 1; }
 	@test ! -e $(VENV)/.made || $(PYTHON) -c 'import sys; sys.exit("/python%d.%d/" % sys.version_info[:2] not in sys.argv[1] + "/")' \
 		"$$(echo $(VENV)/lib/python3*)" || { \
-		echo '==> $(VENV) was made by another Python than $(PYTHON). Run make clean first.'; exit 1; }
+		echo '==> $(VENV) was created by another Python than $(PYTHON). Run make clean first.'; exit 1; }

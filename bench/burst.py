@@ -54,14 +54,14 @@ def asleep(_root: str) -> Call:
 KINDS: dict[str, Callable[[str], Call]] = {"own": own, "bare": bare, "asleep": asleep}
 
 
-class Heart:
-    """Beats in the event loop; a beat that comes late is a stall."""
+class LagMeter:
+    """Measures how late a task of the event loop wakes up."""
 
     def __init__(self) -> None:
         self.longest_stall = 0.0
 
-    async def beat(self) -> None:
-        """Beat for ever."""
+    async def run(self) -> None:
+        """Measure until the task is cancelled."""
         due = time.perf_counter()
         while True:
             now = time.perf_counter()
@@ -80,16 +80,16 @@ async def burst(call: Call, calls: int) -> None:
         succeeded += 1
 
     order_ids = [secrets.token_hex(32) for _ in range(calls)]
-    heart = Heart()
-    beating = asyncio.create_task(heart.beat())
+    meter = LagMeter()
+    measuring = asyncio.create_task(meter.run())
     await asyncio.sleep(5 * HEARTBEAT)
     wall, cpu = time.perf_counter(), time.process_time()
     everything = asyncio.gather(*map(one, order_ids), return_exceptions=True)
     await asyncio.wait([everything], timeout=CUT_OFF)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    await asyncio.sleep(2 * HEARTBEAT)  # the beat that sees a stall at the very end
-    beating.cancel()
-    print(succeeded, wall, cpu, heart.longest_stall, flush=True)
+    await asyncio.sleep(2 * HEARTBEAT)  # for a stall at the end
+    measuring.cancel()
+    print(succeeded, wall, cpu, meter.longest_stall, flush=True)
     # Calls that were cut off are not awaited: to cancel hundreds of them can take httpx minutes.
     os._exit(0)
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import anyio
 import httpx
-from burst import Heart
+from burst import LagMeter
 
 from sms4sats_async import (
     Event,
@@ -107,8 +107,8 @@ async def scheduled(client: Sms4SatsClient, orders: int, lateness: list[float]) 
     """Drive the orders with a scheduler."""
     made = new_orders(orders)
     scheduler = OrderScheduler(client)
-    heart = Heart()
-    beating = asyncio.create_task(heart.beat())
+    meter = LagMeter()
+    measuring = asyncio.create_task(meter.run())
     await asyncio.sleep(0.1)
     cancelled = 0
     cpu = time.process_time()
@@ -125,8 +125,8 @@ async def scheduled(client: Sms4SatsClient, orders: int, lateness: list[float]) 
         group.cancel_scope.cancel()
     cpu = time.process_time() - cpu
     await asyncio.sleep(0.1)
-    beating.cancel()
-    stall, late = heart.longest_stall, sorted(lateness)
+    measuring.cancel()
+    stall, late = meter.longest_stall, sorted(lateness)
     memory = await memory_of_each(client, orders)
     report(cpu, stall, late[int(len(late) * 0.99)], memory, orders - cancelled)
 

@@ -5,7 +5,7 @@ Every block is set against the bare block of its own turn; the figure is the med
 the spread the least and the greatest of them. The first turn warms up and is not counted. CPU is
 user and system time of the measured process alone; the server runs in another one, on loopback.
 
-Nothing here is a test: a figure that falls short of its aim is said to, and that is all.
+Nothing here is a test: a figure that falls short of its aim is reported, and nothing fails.
 """
 
 import asyncio

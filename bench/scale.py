@@ -20,7 +20,7 @@ from functools import partial
 import aiohttp
 import anyio
 import httpx
-from burst import Heart
+from burst import LagMeter
 
 from sms4sats_async import (
     MINIMUM_CANCEL_AGE,
@@ -110,15 +110,15 @@ async def main(kind: str, root: str, orders: int) -> None:
         due = time.time() + WAIT
         created_at = datetime.fromtimestamp(due, UTC) - MINIMUM_CANCEL_AGE
         made = [ReceiveOrder(secrets.token_hex(32), "", created_at) for _ in range(orders)]
-        heart = Heart()
-        beating = asyncio.create_task(heart.beat())
+        meter = LagMeter()
+        measuring = asyncio.create_task(meter.run())
         await asyncio.sleep(0.1)
         cpu = time.process_time()
         cancelled = await cancel_all(made)
         wall, cpu = time.time() - due, time.process_time() - cpu
-        await asyncio.sleep(0.1)  # the beat that sees a stall at the very end
-        beating.cancel()
-    print(cancelled, wall, cpu, heart.longest_stall, flush=True)
+        await asyncio.sleep(0.1)  # for a stall at the end
+        measuring.cancel()
+    print(cancelled, wall, cpu, meter.longest_stall, flush=True)
 
 
 if __name__ == "__main__":

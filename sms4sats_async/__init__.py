@@ -1,4 +1,4 @@
-"""An async client for the sms4sats.com API: you get the code or the refund, and know which."""
+"""An async client for the sms4sats.com API: receive a code, or cancel for a refund."""
 
 from ._clock import Clock
 from ._http.decode import parse_webhook

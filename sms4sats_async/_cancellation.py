@@ -17,7 +17,7 @@ class CancelledElsewhereError(RuntimeError):
 def cancellations_of_others() -> Generator[None]:
     """Raise `CancelledElsewhereError` for a `CancelledError` that is not about this task.
 
-    On asyncio, awaiting a future that somebody cancelled raises the same exception as being
+    On asyncio, awaiting a future that another task cancelled raises the same exception as being
     cancelled oneself. Only the task's own count (`cancelling`, Python 3.11) tells them apart.
 
     Raises:

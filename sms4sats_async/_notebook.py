@@ -232,7 +232,7 @@ def _page(inner: str) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as escaped text for people."""
+    """Return a value as escaped text."""
     match value:
         case None:
             return ""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_SHOWN = 12
 # 64 hex digits are an order id (documented), a payment hash or a preimage. The other is an invoice;
-# any character may stand before it, because `repr` writes a line end as `\n`.
+# any character may precede it, because `repr` writes a line end as `\n`.
 _LOOKS_SECRET = re.compile(r"[0-9a-f]{64,}|ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE)
 _LONGEST_QUOTE = 200
 _TEXTS = ("message", "strerror", "filename", "filename2")

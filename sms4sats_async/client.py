@@ -600,8 +600,8 @@ class Sms4SatsClient:
 
         Args:
             order: The order, or its id.
-            created_at: When the order was created, with a time zone. None: as the order or the
-                journal says; where both do not know, now, which is never too early.
+            created_at: When the order was created, with a time zone. None: the time that the order
+                or the journal has; if neither has one, now, which is never too early.
             minimum_age: Seconds (or a timedelta) before which no cancel is sent.
             watch: Poll the status meanwhile, and stop as soon as the order has ended. A poll that
                 fails does not end the wait.
@@ -650,14 +650,14 @@ class Sms4SatsClient:
         """Wait for the code, then cancel the order as soon as the service allows it.
 
         The journal records the deadline first. After a crash, an `OrderScheduler` in the next
-        process waits for the rest of it. While another process drives the order, this call polls
-        it, and cancels only when the other one has released it.
+        process waits until the same deadline. While another process drives the order, this call
+        polls it, and cancels only when the other process has released it.
 
         Args:
             order: The order, or its id.
             timeout: Seconds (or a timedelta) to wait for the code; 0 cancels as soon as allowed.
-            created_at: When the order was created, with a time zone. None: as the order or the
-                journal says; where both do not know, now.
+            created_at: When the order was created, with a time zone. None: the time that the order
+                or the journal has; if neither has one, now.
             minimum_age: Seconds (or a timedelta) before which no cancel is sent.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
@@ -669,7 +669,7 @@ class Sms4SatsClient:
                 root. Nothing was sent.
             JournalError: If the deadline cannot be recorded. Nothing was sent.
             ClientStateError: If the client is closed.
-            Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused
+            Sms4SatsError: The last failure, if the end is unknown or the cancel was refused
                 lastingly.
         """
         intent = Intent(
@@ -996,7 +996,7 @@ class Sms4SatsClient:
                 service root. Nothing was sent.
             ClientStateError: If the client has no journal, or is closed.
             JournalError: If the journal cannot be used. Nothing was sent.
-            Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused
+            Sms4SatsError: The last failure, if the end is unknown or the cancel was refused
                 lastingly.
         """
         context, order_id = self._context, _order_id(order)

@@ -34,8 +34,8 @@ _AUTOMATIC_REFUND: Final = (
 )
 _ORDER_UNKNOWN: Final = (
     "The service may or may not have created an order. It cannot be paid, because its invoice did "
-    "not arrive. Before you order again with immediate=True, compare get_balance() with the balance "
-    "before"
+    "not arrive. Before you order again with immediate=True, compare get_balance() with the "
+    "balance before"
 )
 _CHECK: Final = "Check the arguments. With immediate=True, check the API key and the balance too."
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
@@ -43,9 +43,9 @@ _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
         f"No cancel was sent and the order is unchanged. Try again. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _REFUSED): (
-        "The service refused the cancel. The order may be younger than 2 minutes, may have ended, or "
-        "may be unknown to the service. get_order_status() may show which, and you can safely cancel "
-        f"again. {_AUTOMATIC_REFUND}"
+        "The service refused the cancel. The order may be younger than 2 minutes, may have ended, "
+        "or may be unknown to the service. get_order_status() may show which, and you can safely "
+        f"cancel again. {_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _UNKNOWN): (
         "The order may or may not be cancelled. get_order_status() may show which, and you can "

@@ -38,7 +38,7 @@ class Money(enum.Enum):
     """The service has received the money. It cannot be refunded."""
 
     REFUNDED = "refunded"
-    """The hold was released, so the payer has the money again."""
+    """The hold invoice was cancelled, so the payer has the money again."""
 
     UNKNOWN = "unknown"
     """The service's answers do not show where the money is."""
@@ -171,7 +171,7 @@ class OrderStatus(Displayed):
 
     Attributes:
         order_id: The order.
-        state: The state that the other fields add up to.
+        state: The state that follows from the other fields.
         paid: Whether the invoice is paid, which means held; None if the answer does not say.
         code: The activation code as text, with its leading zeros where the service sent them.
         number: The number that receives the code, as `+` and digits.
@@ -234,7 +234,7 @@ class Service:
 
     Attributes:
         code: The short code that orders take, such as `"tg"`.
-        name: Its name, for people.
+        name: Its name.
         count: How many numbers there are; None if the list does not say.
         image: Where its picture is, as the service gives it; it may be relative (seen).
         raw: The entry as it came.

@@ -1,4 +1,4 @@
-"""How an order ended: the one type that every call which ends an order returns."""
+"""How an order ended: the type that every call which ends an order returns."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -58,7 +58,7 @@ class Hold:
         return entry
 
     async def wait(self) -> None:
-        """Return when the thread stands still."""
+        """Return when the thread waits."""
         await anyio.to_thread.run_sync(self.reached.wait, 30)
 
 

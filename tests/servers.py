@@ -183,7 +183,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # A client that goes during a TLS handshake is no fault of anybody's here.
+        # A client that goes during a TLS handshake is not a failure of the test.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         # Small, so that what was sent is near to what was read.
@@ -446,7 +446,7 @@ class Place:
     trusted: bool = False
 
 
-Door = Callable[[], AbstractContextManager[Place]]
+OpenPlace = Callable[[], AbstractContextManager[Place]]
 
 
 @attrs.frozen
@@ -454,53 +454,53 @@ class Failure:
     """One way to fail, and what every adapter must make of it."""
 
     name: str
-    door: Door
+    open_place: OpenPlace
     error: type[Sms4SatsError]
     outcome: RequestOutcome
 
 
-def at(script: Script) -> Door:
+def at(script: Script) -> OpenPlace:
     """Go to a server of this script."""
 
     @contextlib.contextmanager
-    def door() -> Generator[Place]:
+    def open_place() -> Generator[Place]:
         with Server(script) as server:
             yield Place(server.url, server)
 
-    return door
+    return open_place
 
 
-def with_tls_at(script: Script) -> Door:
-    """Go, speaking TLS, to a server of this script, which does not."""
+def with_tls_at(script: Script) -> OpenPlace:
+    """Connect with TLS to a server of this script that does not use TLS."""
 
     @contextlib.contextmanager
-    def door() -> Generator[Place]:
+    def open_place() -> Generator[Place]:
         with Server(script) as server:
             yield Place(server.url.replace("http:", "https:"), server)
 
-    return door
+    return open_place
 
 
-def certificate_for(name: str, *, trusted: bool) -> Door:
+def certificate_for(name: str, *, trusted: bool) -> OpenPlace:
     """Go to a good server with a certificate for `name`."""
 
     @contextlib.contextmanager
-    def door() -> Generator[Place]:
+    def open_place() -> Generator[Place]:
         with Server(service(), tls=certified(name)) as server:
             yield Place(server.url, server, trusted=trusted)
 
-    return door
+    return open_place
 
 
-def behind_proxy(script: Script) -> Door:
+def behind_proxy(script: Script) -> OpenPlace:
     """Go through a proxy of this script to a name that only it could know."""
 
     @contextlib.contextmanager
-    def door() -> Generator[Place]:
+    def open_place() -> Generator[Place]:
         with Server(script) as server:
             yield Place("https://service.invalid", server, proxy=server.url)
 
-    return door
+    return open_place
 
 
 @contextlib.contextmanager
@@ -513,7 +513,7 @@ def refused() -> Generator[Place]:
 
 
 @contextlib.contextmanager
-def deaf() -> Generator[Place]:
+def unanswered() -> Generator[Place]:
     """Go to a port that answers no SYN: its queue of connections is full (Linux)."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
@@ -539,10 +539,10 @@ def unresolved() -> Generator[Place]:
 
 
 def _failing(
-    error: type[Sms4SatsError], outcome: RequestOutcome, **doors: Door
+    error: type[Sms4SatsError], outcome: RequestOutcome, **places: OpenPlace
 ) -> Iterator[Failure]:
-    for name, door in doors.items():
-        yield Failure(name, door, error, outcome)
+    for name, open_place in places.items():
+        yield Failure(name, open_place, error, outcome)
 
 
 async def hang_up(_peer: Peer) -> None:
@@ -555,7 +555,7 @@ FAILURES: Final = [
         RequestOutcome.NOT_SENT,
         refused=refused,
         unresolved=unresolved,
-        certificate_of_nobody=certificate_for("127.0.0.1", trusted=False),
+        certificate_of_no_authority=certificate_for("127.0.0.1", trusted=False),
         certificate_of_another=certificate_for("another.example", trusted=True),
         no_tls_there=with_tls_at(saying(b"HTTP/1.1 400 Speak plain\r\n\r\n", unasked=True)),
         closed_in_the_handshake=with_tls_at(hang_up),
@@ -637,7 +637,7 @@ FAILURES: Final = [
     *_failing(
         RequestTimeoutError,
         RequestOutcome.NOT_SENT,
-        deaf=deaf,
+        unanswered=unanswered,
         endless_handshake=with_tls_at(silent),
         # The beginning of a TLS record, which never ends.
         dripping_handshake=with_tls_at(dripping(b"\x16\3\3\x3f\xff", b"\2", unasked=True)),

@@ -293,7 +293,7 @@ async def test_a_cancelled_step_releases_its_claim() -> None:
 # --- what it needs --------------------------------------------------------------------------------
 
 
-async def test_it_needs_a_journal() -> None:
+async def test_advance_order_needs_a_journal() -> None:
     it = Simulated()
     order = await it.order()
     with pytest.raises(ClientStateError, match="journal"):

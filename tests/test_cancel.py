@@ -166,7 +166,7 @@ async def test_an_error_in_a_200_is_an_api_error(service: respx.MockRouter) -> N
 @pytest.mark.parametrize(
     "retry_after", ["7", format_datetime(datetime.fromtimestamp(START + 7, UTC), usegmt=True)]
 )
-async def test_retry_after_is_waited_out(
+async def test_a_call_waits_as_long_as_retry_after_says(
     retry_after: str, service: respx.MockRouter, clock: ManualClock
 ) -> None:
     slow_down = httpx.Response(429, headers={"Retry-After": retry_after})
@@ -362,7 +362,7 @@ async def test_a_recorded_code_outranks_an_ok_to_a_late_cancel() -> None:
     assert it.ended() == [result]
 
 
-async def test_a_journal_that_fails_does_not_cost_the_result() -> None:
+async def test_the_result_is_returned_although_the_journal_fails() -> None:
     journal = FailingJournal()
     it = Simulated(HELD, journal=journal)
     order = await it.order()

@@ -50,7 +50,7 @@ def jumping(behaviour: Behaviour | None = None, **settings: Any) -> Scene:
 
 
 def by_hand(scene: Scene, *, jump: bool = False) -> None:
-    """Let the clock stand still from now on, or jump."""
+    """Stop the clock from now on, or let it jump."""
     assert isinstance(scene.clock, ManualClock)
     scene.clock.autojump = jump
 
@@ -280,7 +280,7 @@ async def test_a_loop_left_early_begins_nothing_more_and_leaves_no_task(
 ) -> None:
     scene = jumping(journal=MemoryJournal())
     orders = await old(scene, 40)
-    # The clock stands while the first are answered, so that others hang in the service.
+    # The clock is stopped while the first are answered, so that others hang in the service.
     by_hand(scene)
     scene.simulator.script("/cancelorder", None, *[Fault.slow(3)] * 39)
     before = tasks()

@@ -50,7 +50,7 @@ pytestmark = pytest.mark.anyio
 # --- the wait -------------------------------------------------------------------------------------
 
 
-async def test_it_waits_two_minutes_and_cancels_once() -> None:
+async def test_cancel_when_allowed_waits_two_minutes_and_cancels_once() -> None:
     it = Simulated()
     order = await it.order(metadata=METADATA)
     result = await it.client.cancel_order_when_allowed(order)
@@ -62,7 +62,7 @@ async def test_it_waits_two_minutes_and_cancels_once() -> None:
     assert it.is_refunded(order.order_id)
 
 
-async def test_it_polls_meanwhile_and_reports_everything() -> None:
+async def test_cancel_when_allowed_polls_and_reports_every_event() -> None:
     it = Simulated()
     order = await it.order()
     result = await it.client.cancel_order_when_allowed(order)
@@ -217,7 +217,7 @@ def test_cancel_is_never_sent_before_minimum_age(
     ],
     ids=["code", "refund"],
 )
-async def test_it_stops_at_once_when_the_order_has_ended(
+async def test_cancel_when_allowed_stops_at_once_when_the_order_has_ended(
     behaviour: Behaviour, outcome: OrderOutcome, code: str | None
 ) -> None:
     it = Simulated(behaviour)
@@ -380,7 +380,7 @@ async def test_an_order_older_than_22_minutes_that_is_open_is_cancelled_once() -
     assert len(it.cancel_ages()) == RetryPolicy().attempts
 
 
-async def test_an_outage_of_the_service_is_waited_out() -> None:
+async def test_the_cancel_continues_after_an_outage_of_the_service() -> None:
     it = Simulated()
     order = await it.order()
     await it.clock.sleep(120)

@@ -1524,7 +1524,7 @@ def options_of_all() -> Iterator[tuple[str, str]]:
             yield name, " ".join(parameter.opts)
 
 
-def test_every_command_speaks_json() -> None:
+def test_every_command_has_json_output() -> None:
     names = """
         price countries services order status watch code cancel send balance history fund pending
         resume simulator demo

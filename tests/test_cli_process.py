@@ -45,7 +45,7 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulat
 
 @pytest.fixture
 def slow_service(service: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
-    """A simulator whose time stands still, and a command in real time: no wait ends."""
+    """A simulator with a stopped clock, and a command in real time: no wait ends."""
     service.clock = ManualClock()
     monkeypatch.delenv("SMS4SATS_SPEED")
     return service

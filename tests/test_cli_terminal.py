@@ -78,7 +78,7 @@ def screen_of(lines: Sequence[str]) -> list[list[Cell]]:
     return screen
 
 
-def photograph(lines: Sequence[str], columns: int, background: int, scale: int = 4) -> memoryview:
+def rendered(lines: Sequence[str], columns: int, background: int, scale: int = 4) -> memoryview:
     """The picture of a terminal whose own paper is of that grey: two rows of dots to a line."""
     rows: list[list[int]] = []
     for line in screen_of(lines):
@@ -151,8 +151,8 @@ class Seen:
 
 
 @attrs.frozen
-class Desk:
-    """A person at a terminal."""
+class TerminalRunner:
+    """Runs commands at a terminal, and returns what it shows."""
 
     shell: Shell
 
@@ -189,16 +189,16 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def desk(
+def at_terminal(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> Desk:
+) -> TerminalRunner:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    return Desk(new_shell(server, monkeypatch, tmp_path, capsys))
+    return TerminalRunner(new_shell(server, monkeypatch, tmp_path, capsys))
 
 
 # --- the QR code ----------------------------------------------------------------------------------
@@ -206,18 +206,20 @@ def desk(
 
 @BACKGROUNDS
 @pytest.mark.parametrize("columns", [100, 60])
-def test_a_qr_code_is_read_from_the_terminal(desk: Desk, columns: int, background: int) -> None:
+def test_a_qr_code_is_read_from_the_terminal(
+    at_terminal: TerminalRunner, columns: int, background: int
+) -> None:
     """In upper case, which makes the smaller code; also where there is little space around it."""
-    seen = desk("order", "187", "tg", columns=columns)
+    seen = at_terminal("order", "187", "tg", columns=columns)
 
-    (order,) = desk.service.orders
-    found = codes_in(photograph(seen.lines, columns, background))
+    (order,) = at_terminal.service.orders
+    found = codes_in(rendered(seen.lines, columns, background))
     assert found == [order.payreq.upper()]
     assert Invoice.parse(found[0]).amount_sat == 1500
 
 
-def test_amount_and_expiry_stand_under_the_qr_code(desk: Desk) -> None:
-    lines = desk("order", "187", "tg").text.splitlines()
+def test_amount_and_expiry_are_shown_below_the_qr_code(at_terminal: TerminalRunner) -> None:
+    lines = at_terminal("order", "187", "tg").text.splitlines()
 
     last = max(number for number, line in enumerate(lines) if "▀" in line or "▄" in line)
     under = [line for line in lines[last + 1 :] if line.strip()]
@@ -225,9 +227,9 @@ def test_amount_and_expiry_stand_under_the_qr_code(desk: Desk) -> None:
     assert under[1].startswith("pay until   20")
 
 
-def test_there_is_white_around_the_code_whatever_the_terminal(desk: Desk) -> None:
+def test_the_qr_code_has_a_white_border_on_every_terminal(at_terminal: TerminalRunner) -> None:
     """Four modules on every side, as the norm asks for; a dark terminal has no white of its own."""
-    lines = desk("order", "187", "tg").lines
+    lines = at_terminal("order", "187", "tg").lines
     code = screen_of([line for line in lines if "48;5;231" in line])
 
     for row in (*code[:2], *code[-2:]):
@@ -237,28 +239,28 @@ def test_there_is_white_around_the_code_whatever_the_terminal(desk: Desk) -> Non
             assert (cell.letter, cell.paper) == (" ", 231)
 
 
-def test_a_code_that_is_too_wide_is_not_drawn(desk: Desk) -> None:
-    text = desk("order", "187", "tg", columns=50).text
+def test_a_code_that_is_too_wide_is_not_drawn(at_terminal: TerminalRunner) -> None:
+    text = at_terminal("order", "187", "tg", columns=50).text
 
     assert "▀" not in text
     assert "The QR code is wider than the 50 columns" in text
-    assert desk.service.orders[0].payreq in text.replace("\n", "")
+    assert at_terminal.service.orders[0].payreq in text.replace("\n", "")
 
 
-def test_a_code_that_is_too_high_says_so(desk: Desk) -> None:
-    text = desk("order", "187", "tg", lines=20).text
+def test_a_code_that_is_too_high_says_so(at_terminal: TerminalRunner) -> None:
+    text = at_terminal("order", "187", "tg", lines=20).text
 
     assert "▀" in text
     assert "The QR code has 31 lines. Make the terminal higher to scan it." in text
 
 
-def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
+def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(at_terminal: TerminalRunner) -> None:
     """Neither colours nor blocks are taken for granted, and an order's id is never lost by them."""
-    old = desk("order", "187", "tg", encoding="latin-1")
-    desk.shell.patch.setenv("TERM", "dumb")
-    dumb = desk("order", "187", "tg")
+    old = at_terminal("order", "187", "tg", encoding="latin-1")
+    at_terminal.shell.patch.setenv("TERM", "dumb")
+    dumb = at_terminal("order", "187", "tg")
 
-    for seen, order in zip((old, dumb), desk.service.orders, strict=True):
+    for seen, order in zip((old, dumb), at_terminal.service.orders, strict=True):
         assert seen.code == 0
         assert "\x1b" not in "".join(seen.lines)
         assert order.order_id in seen.text
@@ -281,24 +283,24 @@ def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(desk: Desk) -> None:
     ],
 )
 def test_a_letter_that_the_terminal_does_not_have_is_replaced(
-    desk: Desk, encoding: str, command: str, text: str
+    at_terminal: TerminalRunner, encoding: str, command: str, text: str
 ) -> None:
     async def get_countries(_client: Sms4SatsClient) -> list[Country]:
         return [Country(7, "Россия")]
 
-    desk.shell.patch.setattr(Sms4SatsClient, "get_countries", get_countries)
-    order_id = desk.shell.order()
+    at_terminal.shell.patch.setattr(Sms4SatsClient, "get_countries", get_countries)
+    order_id = at_terminal.shell.order()
     dots = "…" if encoding == "cp1252" else "?"
     parts = (order_id[:4], dots, order_id[-4:], order_id)
 
-    seen = desk(*command.format(*parts).split(), encoding=encoding)
+    seen = at_terminal(*command.format(*parts).split(), encoding=encoding)
 
     assert text.format(*parts) in seen.text
     assert seen.code == (2 if "zzzz" in command else 0)
 
 
 def test_an_invoice_without_an_end_of_its_time_is_shown(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    at_terminal: TerminalRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -317,41 +319,45 @@ def test_an_invoice_without_an_end_of_its_time_is_shown(
 
     monkeypatch.setattr(Sms4SatsClient, "create_order", create_order)
     try:
-        seen = desk("order", "187", "tg")
+        seen = at_terminal("order", "187", "tg")
     finally:
         monkeypatch.undo()
         time.tzset()
 
-    (order,) = desk.service.orders
+    (order,) = at_terminal.service.orders
     assert seen.code == 0
     assert "pay until   9999-12-31 23:59:59+00:00" in seen.text
     assert "created at  2027-01-15 17:00:00+09:00" in seen.text
     assert order.order_id in seen.text
-    assert codes_in(photograph(seen.lines, 100, BLACK)) == [invoice.upper()]
+    assert codes_in(rendered(seen.lines, 100, BLACK)) == [invoice.upper()]
 
 
-def test_a_code_is_printed_although_the_terminal_of_the_progress_is_gone(desk: Desk) -> None:
+def test_a_code_is_printed_although_the_terminal_of_the_progress_is_gone(
+    at_terminal: TerminalRunner,
+) -> None:
     master, slave = pty.openpty()
     with os.fdopen(slave, "w", encoding="utf-8") as stream:
         assert stream.isatty()
-        sleep = desk.shell.clock.sleep
+        sleep = at_terminal.shell.clock.sleep
 
         async def hang_up(seconds: float) -> None:
             with suppress(OSError):  # closed before
                 os.close(master)
             await sleep(seconds)
 
-        desk.shell.patch.setattr(desk.shell.clock, "sleep", hang_up)
-        desk.shell.patch.setattr(sys, "stderr", stream)
-        ended = desk.shell("code", "187", "tg")
+        at_terminal.shell.patch.setattr(at_terminal.shell.clock, "sleep", hang_up)
+        at_terminal.shell.patch.setattr(sys, "stderr", stream)
+        ended = at_terminal.shell("code", "187", "tg")
 
     assert (ended.code, ended.out) == (0, "012345\n")
 
 
-def test_a_terminal_that_does_not_know_its_size_is_80_by_24(desk: Desk) -> None:
-    lines = desk("order", "187", "tg", columns=0, lines=0).lines
+def test_a_terminal_that_does_not_know_its_size_is_80_by_24(at_terminal: TerminalRunner) -> None:
+    lines = at_terminal("order", "187", "tg", columns=0, lines=0).lines
 
-    assert codes_in(photograph(lines[:-8], 80, BLACK)) == [desk.service.orders[0].payreq.upper()]
+    assert codes_in(rendered(lines[:-8], 80, BLACK)) == [
+        at_terminal.service.orders[0].payreq.upper()
+    ]
 
 
 def test_a_text_that_no_code_can_hold_is_not_drawn() -> None:
@@ -366,15 +372,17 @@ def test_each_width_gets_as_much_white_as_fits(columns: int, width: int | None) 
 
 
 @BACKGROUNDS
-def test_tmux_shows_the_code_so_that_it_can_be_read(desk: Desk, background: int) -> None:
-    """A terminal that somebody else wrote, asked for what is on its screen."""
+def test_tmux_shows_the_code_so_that_it_can_be_read(
+    at_terminal: TerminalRunner, background: int
+) -> None:
+    """Compare with the screen of tmux, a terminal that is not part of this project."""
     if shutil.which("tmux") is None:
         pytest.skip("there is no tmux here")
     with tmux(f"{sys.executable} -m sms4sats_async order 187 tg", 100, 60) as screen:
         shown = screen()
 
-    (order,) = desk.service.orders
-    assert codes_in(photograph(shown, 100, background)) == [order.payreq.upper()]
+    (order,) = at_terminal.service.orders
+    assert codes_in(rendered(shown, 100, background)) == [order.payreq.upper()]
 
 
 @contextmanager
@@ -405,11 +413,11 @@ def tmux(command: str, columns: int, lines: int) -> Generator[Callable[[], list[
             ask("kill-server")
 
 
-# --- what else somebody sees ----------------------------------------------------------------------
+# --- other output at a terminal -------------------------------------------------------------------
 
 
-def test_a_table_has_a_head_and_aligned_columns(desk: Desk) -> None:
-    seen = desk("countries")
+def test_a_table_has_a_head_and_aligned_columns(at_terminal: TerminalRunner) -> None:
+    seen = at_terminal("countries")
 
     assert seen.text.splitlines()[:2] == [
         " id  name            visible  rentable",
@@ -418,43 +426,43 @@ def test_a_table_has_a_head_and_aligned_columns(desk: Desk) -> None:
     assert "\x1b[1m" in seen.lines[0]
 
 
-def test_a_table_fits_into_60_columns(desk: Desk) -> None:
-    order_id = desk.shell.order()
+def test_a_table_fits_into_60_columns(at_terminal: TerminalRunner) -> None:
+    order_id = at_terminal.shell.order()
 
-    head, row = desk("pending", columns=60).text.splitlines()
+    head, row = at_terminal("pending", columns=60).text.splitlines()
 
     assert head.split() == ["order", "created", "at", "country", "service"]
     assert row.startswith(f"{short(order_id)}  2027-01-15 ")
 
 
-def test_an_empty_table_is_nothing(desk: Desk) -> None:
-    assert desk("pending").text == "No order is pending."
+def test_an_empty_table_is_nothing(at_terminal: TerminalRunner) -> None:
+    assert at_terminal("pending").text == "No order is pending."
 
 
-def test_a_name_cannot_move_the_cursor(desk: Desk) -> None:
+def test_a_name_cannot_move_the_cursor(at_terminal: TerminalRunner) -> None:
     evil = {"id": 5, "eng": "\x1b[2J\x1b]0;x\x07[bold]Evil[/bold]"}
-    desk.shell.patch.setattr("sms4sats_async.simulator.endpoints.COUNTRIES", [evil])
+    at_terminal.shell.patch.setattr("sms4sats_async.simulator.endpoints.COUNTRIES", [evil])
 
-    text = desk("countries").text
+    text = at_terminal("countries").text
 
     assert "�[2J�]0;x�[bold]Evil[/bold]" in text
     assert "\x1b" not in text
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_a_note_breaks_between_words(desk: Desk, columns: int) -> None:
-    seen = desk("cancel", "0123", "--created-at", "2026-11-23T14:03", columns=columns)
+def test_a_note_breaks_between_words(at_terminal: TerminalRunner, columns: int) -> None:
+    seen = at_terminal("cancel", "0123", "--created-at", "2026-11-23T14:03", columns=columns)
 
     assert seen.code == 2
     assert max(map(len, seen.lines)) <= columns
     assert len(seen.lines) > 2
 
 
-def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
-    order_id = desk.shell.order(no_code())
-    desk.service.script("/cancelorder", Fault.unable_to_save_data())
+def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(at_terminal: TerminalRunner) -> None:
+    order_id = at_terminal.shell.order(no_code())
+    at_terminal.service.script("/cancelorder", Fault.unable_to_save_data())
 
-    text = desk("cancel", order_id).text
+    text = at_terminal("cancel", order_id).text
 
     assert "2:00 left" in text
     assert "the service does not cancel younger orders" in text
@@ -462,17 +470,19 @@ def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(desk: Desk) -> None:
     assert text.rstrip().endswith("The service refunds what was paid.")
 
 
-def test_the_code_goes_into_the_pipe_and_the_invoice_to_the_terminal(desk: Desk) -> None:
-    seen, piped = desk.with_a_pipe("code", "187", "tg")
+def test_the_code_goes_into_the_pipe_and_the_invoice_to_the_terminal(
+    at_terminal: TerminalRunner,
+) -> None:
+    seen, piped = at_terminal.with_a_pipe("code", "187", "tg")
 
-    (order,) = desk.service.orders
+    (order,) = at_terminal.service.orders
     drawn = [line for line in seen.lines if "48;5;231" in line]
     assert seen.code == 0
     assert piped == "012345\n"
-    assert codes_in(photograph(drawn, 100, BLACK)) == [order.payreq.upper()]
+    assert codes_in(rendered(drawn, 100, BLACK)) == [order.payreq.upper()]
 
 
-def test_json_is_json_at_a_terminal_too(desk: Desk) -> None:
-    seen = desk("price", "--json")
+def test_json_is_json_at_a_terminal_too(at_terminal: TerminalRunner) -> None:
+    seen = at_terminal("price", "--json")
 
     assert json.loads("".join(seen.lines))["receive"] == 1500

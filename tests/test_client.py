@@ -193,7 +193,7 @@ async def test_a_request_that_waits_for_a_connection_is_sent(
 
 
 @pytest.mark.anyio
-async def test_a_listener_that_raises_does_not_cost_the_order(
+async def test_the_order_is_returned_although_the_listener_raises(
     service: respx.MockRouter, caplog: pytest.LogCaptureFixture
 ) -> None:
     def listen(_: object) -> None:

@@ -85,7 +85,7 @@ ENDS: dict[str, tuple[Behaviour, float, OrderOutcome, list[float]]] = {
 
 @with_and_without_journal
 @pytest.mark.parametrize(("behaviour", "timeout", "outcome", "cancels"), ENDS.values(), ids=ENDS)
-async def test_it_returns_the_code_or_the_refund(
+async def test_code_or_refund_returns_the_code_or_the_refund(
     behaviour: Behaviour,
     timeout: float,
     outcome: OrderOutcome,
@@ -238,7 +238,7 @@ async def test_each_wait_is_reported_once() -> None:
     assert len(it.events_of(StatusPolled)) > len(waits)
 
 
-async def test_an_order_costs_few_sleeps() -> None:
+async def test_a_wait_uses_few_sleeps() -> None:
     it = Simulated(REFUSED, journal=MemoryJournal())
     await it.client.code_or_refund(await it.order(), timeout=300, poll_interval=60)
     assert isinstance(it.clock, ManualClock)
@@ -282,7 +282,7 @@ async def test_a_deadline_that_cannot_be_recorded_is_a_journal_error() -> None:
     assert it.requests() == ["/createorder"]
 
 
-async def test_a_journal_that_fails_later_is_reported_and_costs_nothing() -> None:
+async def test_a_journal_that_fails_later_is_reported_and_the_result_returned() -> None:
     journal = FailingJournal()
     it = Simulated(CODE, journal=journal)
     order = await it.order()
@@ -612,7 +612,7 @@ async def test_what_a_journal_raises_is_a_journal_failure(error: BaseException) 
 
 
 @pytest.mark.parametrize(("error", "anyio_backend"), FOREIGN)
-async def test_what_on_event_raises_costs_nothing(
+async def test_the_result_is_returned_although_on_event_raises(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     it = Simulated(CODE)

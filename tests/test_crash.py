@@ -128,7 +128,7 @@ class Scene:
                 pass
         return line.strip()
 
-    def live_and_die(self, point: str) -> str:
+    def run_until_killed(self, point: str) -> str:
         """Let a bot live until it says `point`, or for a random time, and a moment more."""
         self.simulator.script("/createorder", *self.draw.choices(CREATE_FAULTS, k=3))
         self.simulator.script("/cancelorder", *self.draw.choices(CANCEL_FAULTS, k=3))
@@ -145,7 +145,7 @@ class Scene:
         """How old an order is now."""
         return self.simulator.clock.now() - order.created_at
 
-    def live_to_the_end(self) -> None:
+    def run_to_the_end(self) -> None:
         """Let a bot live until its journal holds nothing that is pending."""
         with self.bot(orders=0) as lines:
             assert [line for line in lines if line.startswith("END")], "the bot came to no end"
@@ -173,8 +173,8 @@ def journal_of(scene: Scene) -> list[JournalEntry]:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_bot_that_is_killed_loses_no_order_and_no_code(scene: Scene, point: str) -> None:
     kills = max(-(-KILLS // len(POINTS)), KILLS // 4 if point == "RESULT" else 0)
-    died_at = Counter(scene.live_and_die(point) for _ in range(kills))
-    scene.live_to_the_end()
+    died_at = Counter(scene.run_until_killed(point) for _ in range(kills))
+    scene.run_to_the_end()
 
     entries = journal_of(scene)
     by_id = {entry.order_id: entry for entry in entries if entry.order_id is not None}
@@ -231,7 +231,7 @@ def test_a_wait_of_10_minutes_goes_on_in_the_next_process(
             if len(scene.acknowledged) == 6 and scene.age_of(orders[-1]) > 60:
                 break
         assert scene.results == []
-    scene.live_to_the_end()
+    scene.run_to_the_end()
 
     by_id = {order.order_id: order for order in scene.simulator.orders}
     found = {order_id: (outcome, code) for order_id, outcome, code, _ in scene.results}

@@ -166,7 +166,7 @@ STATUSES: list[tuple[dict[str, object], OrderState, Money, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("answer", "state", "money", "fields"), STATUSES)
-def test_a_documented_status_is_read_whole(
+def test_a_documented_status_is_read_completely(
     answer: dict[str, object], state: OrderState, money: Money, fields: dict[str, Any]
 ) -> None:
     kind = CodeStatus if "code" in fields else OrderStatus
@@ -323,7 +323,7 @@ def test_an_error_that_says_nothing_is_no_refund(nothing: object) -> None:
         ({"status": "OK", "orderId": ORDER_ID, "payreq": "paid"}, ORDER_ID, "paid"),
         ({"orderId": " 0042\n", "payreq": " lnbc1\n"}, "0042", "lnbc1"),
         ({"orderId": 42, "payreq": "lnbc1"}, "42", "lnbc1"),
-        # An id without an invoice is kept: it may stand for money.
+        # An id without an invoice is kept: money may be paid for it.
         ({"orderId": ORDER_ID}, ORDER_ID, ""),
         ({"orderId": ORDER_ID, "payreq": None}, ORDER_ID, ""),
         ({"orderId": ORDER_ID, "payreq": 5}, ORDER_ID, ""),
@@ -735,7 +735,7 @@ def is_made_by(decoder: Decoder, result: object) -> bool:
 
 
 def near_answers(answer: object) -> st.SearchStrategy[object]:
-    """An answer in which something else stands in a place or two, or is missing."""
+    """An answer in which one or two values are replaced or missing."""
     if isinstance(answer, dict):
         fields = {
             name: near_answers(value) | SCALARS
@@ -786,7 +786,7 @@ def test_any_answer_is_read_or_refused_by_one_of_our_errors(
     decoder: Decoder, response: Response, request: Request
 ) -> None:
     """Whatever the status, the headers and the bytes: a model or a Sms4SatsError, nothing else."""
-    result = read_whole(response, request, decoder)
+    result = read_completely(response, request, decoder)
 
     assert repr(result)
     if isinstance(result, APIError | InvalidResponseError):
@@ -795,7 +795,7 @@ def test_any_answer_is_read_or_refused_by_one_of_our_errors(
         assert is_made_by(decoder, result)
 
 
-def read_whole(response: Response, request: Request, read_as: Decoder) -> object:
+def read_completely(response: Response, request: Request, read_as: Decoder) -> object:
     try:
         return read_as(read_json(response, request, now=NOW), ORDER_ID)
     except Sms4SatsError as error:
@@ -823,7 +823,10 @@ def check_error(error: Sms4SatsError, response: Response, request: Request) -> N
 def documented(test: Callable[..., None]) -> Callable[..., None]:
     """Every documented answer as an example of a property, also with the worst in each place."""
     for answer in DOCUMENTED:
-        for value in [answer, *(bad for worst in WORST for bad in spoilt(answer, worst))]:
+        for value in [
+            answer,
+            *(bad for worst in WORST for bad in damaged_in_one_place(answer, worst)),
+        ]:
             test = example(value=value, order_id=None)(test)
     return test
 
@@ -831,16 +834,16 @@ def documented(test: Callable[..., None]) -> Callable[..., None]:
 WORST: tuple[object, ...] = (10**5000, math.nan, -math.inf, 1e308, "\ud800", "9" * 5000, [], {})
 
 
-def spoilt(answer: object, worst: object) -> Iterator[object]:
+def damaged_in_one_place(answer: object, worst: object) -> Iterator[object]:
     """The answer with `worst` in one place, for each of its places."""
     yield worst
     if isinstance(answer, dict):
         fields = cast("dict[str, object]", answer)
         for name, value in fields.items():
-            yield from ({**fields, name: bad} for bad in spoilt(value, worst))
+            yield from ({**fields, name: bad} for bad in damaged_in_one_place(value, worst))
     elif isinstance(answer, list):
         for value in cast("list[object]", answer):
-            yield from ([bad] for bad in spoilt(value, worst))
+            yield from ([bad] for bad in damaged_in_one_place(value, worst))
 
 
 @each_decoder

@@ -131,7 +131,9 @@ SAMPLES: dict[str, tuple[Decoder, object, object]] = {
 
 
 @pytest.mark.parametrize(("decoder", "answer", "model"), SAMPLES.values(), ids=SAMPLES)
-def test_a_documented_answer_is_read_whole(decoder: Decoder, answer: object, model: object) -> None:
+def test_a_documented_answer_is_read_completely(
+    decoder: Decoder, answer: object, model: object
+) -> None:
     assert decoder(answer, None) == model
 
 
@@ -339,7 +341,7 @@ FLAGS: dict[bool | None, tuple[object, ...]] = {
     [(value, expected) for expected, values in FLAGS.items() for value in values],
     ids=show,
 )
-def test_a_flag_is_yes_or_no_or_not_said(value: object, *, expected: bool | None) -> None:
+def test_a_flag_is_true_false_or_missing(value: object, *, expected: bool | None) -> None:
     (country,) = decode_countries(
         [{"id": 1, "eng": "Germany", "visible": value, "rent": value}], None
     )
@@ -356,7 +358,7 @@ def test_a_flag_is_yes_or_no_or_not_said(value: object, *, expected: bool | None
         ("image", {"src": "../tg.png"}, Service("tg", "tg", None, "../tg.png")),
     ],
 )
-def test_a_service_has_its_code_and_what_else_is_said(
+def test_a_service_has_its_code_and_its_other_fields(
     field: str, value: object, expected: Service
 ) -> None:
     assert decode_services([{"value": "tg", field: value}], None) == [expected]
@@ -374,9 +376,7 @@ SAYS_NOTHING: dict[str, tuple[object, ...]] = {
     [(field, value) for field, values in SAYS_NOTHING.items() for value in values],
     ids=show,
 )
-def test_a_service_is_kept_for_its_code_where_nothing_else_is_said(
-    field: str, value: object
-) -> None:
+def test_a_service_with_only_a_code_is_kept(field: str, value: object) -> None:
     assert decode_services([{"value": "tg"}], None) == [Service("tg", "tg")]
     assert decode_services([{"value": "tg", field: value}], None) == [Service("tg", "tg")]
 
@@ -439,7 +439,7 @@ def test_an_answer_without_any_price_is_refused(answer: dict[str, object]) -> No
         ({"desc": "fund", "description": "more"}, FundingEntry(1, description="more")),
     ],
 )
-def test_a_funding_has_its_amount_and_what_else_is_said(
+def test_a_funding_has_its_amount_and_its_other_fields(
     entry: dict[str, object], expected: FundingEntry
 ) -> None:
     history = decode_history({"totalAmount": 1, "orders": [{"amount": 1} | entry]}, None)

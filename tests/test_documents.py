@@ -231,7 +231,7 @@ def test_program_runs_and_prints_the_truth(  # noqa: PLR0917 - fixtures
         try:
             simulator = execute(block).get("simulator", simulator)
         except* Sms4SatsError:
-            assert ending not in {"code", "cancelled"}  # an error is no lie
+            assert ending not in {"code", "cancelled"}  # an error is true
         finally:
             log.setLevel(level)
     printed = capsys.readouterr().out.splitlines()

@@ -492,10 +492,10 @@ def written(
 ) -> str:
     """Return an invoice whose signature is invalid: 104 times the same word."""
     words = [*number(time, 7), *fields, *[fill] * 104]
-    return sealed(readable, words)
+    return with_checksum(readable, words)
 
 
-def sealed(readable: str, words: list[int]) -> str:
+def with_checksum(readable: str, words: list[int]) -> str:
     letters = [ALPHABET[word] for word in [*words, *checksum(readable, words)]]
     return f"{readable}1{''.join(letters)}"
 
@@ -514,7 +514,7 @@ WHOLE = EXAMPLES["a cup of coffee within a minute"]
 def test_encoder_of_this_file_writes_an_example_exactly() -> None:
     readable, _, letters = WHOLE.rpartition("1")
 
-    assert sealed(readable, [ALPHABET.index(letter) for letter in letters[:-6]]) == WHOLE
+    assert with_checksum(readable, [ALPHABET.index(letter) for letter in letters[:-6]]) == WHOLE
 
 
 # --- amounts and networks -------------------------------------------------------------------------
@@ -767,7 +767,7 @@ REFUSALS: list[tuple[Any, str]] = [
     (" lightning: ", "it has no '1' before its data"),
     ("lnbcqqqqqq", "it has no '1' before its data"),
     (
-        sealed(f"lnbc{'9' * 80}", [0] * 111),
+        with_checksum(f"lnbc{'9' * 80}", [0] * 111),
         "it has more than 83 characters before its last '1'",
     ),
     *(
@@ -818,9 +818,9 @@ REFUSALS: list[tuple[Any, str]] = [
         (written(f"lnbc{amount}"), "its amount is more bitcoin than will ever exist")
         for amount in ("21000001", "21000000000000000010p", "9" * 79, "9" * 78 + "m")
     ),
-    (sealed("lnbc", []), "it is too short to have a time and a signature"),
-    (sealed("lnbc", [0] * 110), "it is too short to have a time and a signature"),
-    (sealed("lnbc", [0] * 111), "it has no payment hash"),
+    (with_checksum("lnbc", []), "it is too short to have a time and a signature"),
+    (with_checksum("lnbc", [0] * 110), "it is too short to have a time and a signature"),
+    (with_checksum("lnbc", [0] * 111), "it has no payment hash"),
     *(
         (written(fields=fields), "a field extends into its signature")
         for fields in ([1], [1, 0], P[:-1], P[:3], [*P, 1], [*P, 1, 0], [*P, 1, 0, 1], [0, 31, 31])
@@ -900,7 +900,7 @@ def test_insertion_that_the_bech32_checksum_misses_is_refused(more: int) -> None
     changed = f"{ends_with_p[:-1]}{'q' * more}p"
     readable, _, letters = changed.rpartition("1")
 
-    assert changed == sealed(readable, [ALPHABET.index(letter) for letter in letters[:-6]])
+    assert changed == with_checksum(readable, [ALPHABET.index(letter) for letter in letters[:-6]])
     with pytest.raises(InvalidArgumentError) as caught:
         Invoice.parse(changed)
     assert "a field extends into its signature" in caught.value.problem
@@ -951,7 +951,7 @@ def test_random_text_is_refused_with_a_printable_message(text: str) -> None:
 def test_random_data_with_a_right_checksum_is_read_or_refused(
     readable: str, words: list[int]
 ) -> None:
-    parsed(sealed(readable, words))
+    parsed(with_checksum(readable, words))
 
 
 @given(words=st.lists(WORDS, max_size=200), time=st.integers(0, 2**35 - 1), fill=WORDS)

@@ -243,7 +243,7 @@ ON_UNKNOWN_ORDERS: dict[str, JournalChange] = {
 
 
 @pytest.mark.parametrize("change", ON_UNKNOWN_ORDERS.values(), ids=ON_UNKNOWN_ORDERS)
-def test_nothing_else_adds_an_entry_of_an_unknown_order(change: JournalChange) -> None:
+def test_other_changes_add_no_entry_of_an_unknown_order(change: JournalChange) -> None:
     assert change(None) is None
 
 
@@ -481,7 +481,7 @@ def test_a_claim_beyond_a_lease_and_a_clock_difference_has_expired(
     assert taken.claimed_by == ("a" if left else "b")
 
 
-def test_nothing_is_left_of_no_claim() -> None:
+def test_claim_left_is_zero_without_a_claim() -> None:
     assert claim_left(after(), "b", START) == timedelta(0)
     endless = attrs.evolve(after(), claimed_by="a")
     assert claim_left(endless, "b", START) == timedelta(0)

@@ -91,7 +91,7 @@ class Recorded(Simulated):
         return datetime.fromtimestamp(self.clock.now(), UTC)
 
 
-class Witness(MemoryJournal):
+class CountingRequests(MemoryJournal):
     """A journal that notes at each update how many requests the service has had until then."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class Witness(MemoryJournal):
         return changed
 
 
-def watched(**settings: Any) -> tuple[Recorded, Witness]:
-    witness = Witness()
+def watched(**settings: Any) -> tuple[Recorded, CountingRequests]:
+    witness = CountingRequests()
     it = Recorded(witness, **settings)
     witness.service = it
     return it, witness
@@ -677,7 +677,7 @@ def failures_of(it: Recorded) -> list[str]:
 
 @pytest.mark.usefixtures("short_bound")
 @each_failure
-async def test_a_journal_that_fails_later_does_not_cost_the_code(
+async def test_the_code_is_returned_although_the_journal_fails_later(
     make: Callable[[int], Failing], problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     it = Recorded(make(2))
@@ -702,7 +702,7 @@ async def test_a_journal_that_fails_later_does_not_cost_the_code(
 
 @pytest.mark.usefixtures("short_bound")
 @each_failure
-async def test_a_journal_that_fails_later_does_not_cost_the_refund(
+async def test_the_refund_is_returned_although_the_journal_fails_later(
     make: Callable[[int], Failing], problem: str
 ) -> None:
     it = Recorded(make(2))

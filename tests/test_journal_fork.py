@@ -207,7 +207,9 @@ async def test_no_journal_begins_while_the_process_forks(forks: Forks, tmp_path:
     assert await ids_in(path) == [1]
 
 
-async def test_a_child_begins_anew(forks: Forks, tmp_path: Path) -> None:
+async def test_a_child_opens_the_file_with_a_thread_of_its_own(
+    forks: Forks, tmp_path: Path
+) -> None:
     path = tmp_path / "journal"
     journal = SqliteJournal(path)
     await journal.update([add_order(1)])

@@ -218,7 +218,7 @@ async def test_a_file_name_that_is_no_unicode_is_accepted(tmp_path: Path) -> Non
     assert await ids_in(path) == [1]
 
 
-class LastWords(sqlite3.Connection):
+class NotesSynchronous(sqlite3.Connection):
     """A connection that notes before it closes how it wrote."""
 
     synchronous: ClassVar[list[int]] = []
@@ -229,11 +229,11 @@ class LastWords(sqlite3.Connection):
 
 
 async def test_every_write_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LastWords, "synchronous", [])
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=LastWords))
+    monkeypatch.setattr(NotesSynchronous, "synchronous", [])
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=NotesSynchronous))
     async with SqliteJournal(path) as journal:
         await journal.update([add_order(1)])
-    assert LastWords.synchronous == [2]  # FULL
+    assert NotesSynchronous.synchronous == [2]  # FULL
 
 
 # --- what it holds --------------------------------------------------------------------------------

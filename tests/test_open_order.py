@@ -91,7 +91,7 @@ async def test_a_code_inside_the_block_is_its_result(*, has_journal: bool) -> No
     assert it.clock.now() - order.created_at.timestamp() < 60
 
 
-async def test_it_has_the_attributes_of_its_order() -> None:
+async def test_an_open_order_has_the_attributes_of_its_order() -> None:
     it = Simulated()
     opened = it.client.open_order(
         187, "tg", real_phone=True, referral="a@b.example", metadata=METADATA
@@ -299,7 +299,7 @@ async def test_an_invalid_timeout_is_refused(wrong: Any) -> None:
     assert len(it.cancel_ages()) == 1
 
 
-async def test_it_cannot_be_used_outside_of_its_block() -> None:
+async def test_an_open_order_cannot_be_used_outside_of_its_block() -> None:
     order = Simulated().client.open_order(187, "tg")
     for name in ("order", "order_id", "invoice", "created_at", "metadata"):
         with pytest.raises(ClientStateError, match="async with"):
@@ -311,7 +311,7 @@ async def test_it_cannot_be_used_outside_of_its_block() -> None:
     assert (order.result, order.code) == (None, None)
 
 
-async def test_it_cannot_be_entered_twice() -> None:
+async def test_an_open_order_cannot_be_entered_twice() -> None:
     it = Simulated()
     opened = it.client.open_order(187, "tg")
     async with opened:
@@ -320,7 +320,7 @@ async def test_it_cannot_be_entered_twice() -> None:
     assert len(it.simulator.orders) == 1
 
 
-async def test_it_cannot_be_entered_by_two_tasks_at_once() -> None:
+async def test_an_open_order_cannot_be_entered_by_two_tasks_at_once() -> None:
     it = Simulated()
     it.simulator.script("/createorder", Fault.slow(3), Fault.slow(3))
     opened = it.client.open_order(187, "tg")
@@ -341,7 +341,7 @@ async def test_it_cannot_be_entered_by_two_tasks_at_once() -> None:
     assert len(it.simulator.orders) == 1
 
 
-async def test_it_can_be_entered_again_after_a_failed_creation() -> None:
+async def test_an_open_order_can_be_entered_again_after_a_failed_creation() -> None:
     it = Simulated()
     it.simulator.script("/createorder", Fault.http(400))
     opened = it.client.open_order(187, "tg")
@@ -662,8 +662,8 @@ async def cancelled(
     assert task_count() == before
 
 
-def standing(behaviour: Behaviour = HELD, **settings: Any) -> Simulated:
-    """Return a scene whose clock stands still until it is moved."""
+def with_stopped_clock(behaviour: Behaviour = HELD, **settings: Any) -> Simulated:
+    """Return a scene with a clock that only `advance` moves."""
     return Simulated(behaviour, clock=ManualClock(autojump=False), **settings)
 
 
@@ -672,7 +672,7 @@ async def test_cancelled_too_young_it_is_left_in_the_journal_at_once(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = MemoryJournal()
-    it = standing(journal=journal)
+    it = with_stopped_clock(journal=journal)
     opened = it.client.open_order(187, "tg")
     async with cancelled(it, opened, way, age=60):
         await turns()
@@ -692,7 +692,7 @@ async def test_cancelled_too_young_it_is_left_in_the_journal_at_once(
 
 
 async def test_cancelled_without_a_journal_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    it = standing()
+    it = with_stopped_clock()
     async with cancelled(it, it.client.open_order(187, "tg"), "scope", age=60):
         await turns()
     assert "is in no journal" in caplog.text
@@ -703,7 +703,7 @@ async def test_cancelled_without_a_journal_it_says_so(caplog: pytest.LogCaptureF
 async def test_cancelled_too_young_it_is_handed_to_the_scheduler(
     way: str, caplog: pytest.LogCaptureFixture, *, has_journal: bool
 ) -> None:
-    it = standing(journal=MemoryJournal() if has_journal else None)
+    it = with_stopped_clock(journal=MemoryJournal() if has_journal else None)
     scheduler = OrderScheduler(it.client)
     opened = it.client.open_order(
         187, "tg", scheduler=scheduler, minimum_age=180, metadata=METADATA
@@ -738,7 +738,7 @@ async def test_handed_over_under_a_clock_that_was_set_back_it_is_cancelled_in_ti
 @pytest.mark.parametrize("has_run", [False, True], ids=["ends with it", "has ended before"])
 async def test_handed_to_a_scheduler_that_ended_it_is_in_the_journal(*, has_run: bool) -> None:
     journal = MemoryJournal()
-    it = standing(journal=journal)
+    it = with_stopped_clock(journal=journal)
     scheduler = OrderScheduler(it.client)
     opened = it.client.open_order(187, "tg", scheduler=scheduler)
     if has_run:
@@ -791,7 +791,7 @@ async def test_cancelled_old_enough_it_is_cancelled_by_one_request(
     *,
     has_journal: bool,
 ) -> None:
-    it = standing(behaviour, journal=MemoryJournal() if has_journal else None)
+    it = with_stopped_clock(behaviour, journal=MemoryJournal() if has_journal else None)
     it.simulator.script("/cancelorder", Fault.slow(1))
     opened = it.client.open_order(187, "tg")
     async with cancelled(it, opened, way, age=120):
@@ -811,7 +811,7 @@ async def test_a_code_found_while_cancelled_is_delivered_by_the_next_scheduler(
 ) -> None:
     """The code after the block may never run, so the result does not count as delivered."""
     journal = MemoryJournal()
-    it = standing(CODE, journal=journal)
+    it = with_stopped_clock(CODE, journal=journal)
     opened = it.client.open_order(187, "tg", metadata=METADATA)
     async with cancelled(it, opened, way, age=130):
         await turns()
@@ -829,7 +829,7 @@ async def test_a_code_found_while_cancelled_is_delivered_by_the_next_scheduler(
 @pytest.mark.parametrize(("way", "anyio_backend"), WAYS[:3])
 async def test_cancelled_in_a_long_wait_it_does_not_go_on_with_the_deadline(way: str) -> None:
     journal = MemoryJournal()
-    it = standing(journal=journal)
+    it = with_stopped_clock(journal=journal)
     inside = Inside(it.client.open_order(187, "tg"), timeout=600)
     async with cancelled(it, inside, way, age=200):
         await turns()
@@ -842,7 +842,7 @@ async def test_cancelled_in_a_long_wait_it_does_not_go_on_with_the_deadline(way:
 async def test_a_renewal_of_the_claim_does_not_bring_the_recorded_deadline_back(
     age: float,
 ) -> None:
-    it = standing(journal=MemoryJournal())
+    it = with_stopped_clock(journal=MemoryJournal())
     inside = Inside(it.client.open_order(187, "tg", poll_interval=200), timeout=600)
     async with cancelled(it, inside, "scope", age=age):
         await turns()
@@ -852,7 +852,7 @@ async def test_a_renewal_of_the_claim_does_not_bring_the_recorded_deadline_back(
 @by_cancellation
 async def test_cancelled_in_a_wait_too_young_it_releases_its_claim(way: str) -> None:
     journal = MemoryJournal()
-    it = standing(journal=journal)
+    it = with_stopped_clock(journal=journal)
     inside = Inside(it.client.open_order(187, "tg"), timeout=600)
     async with cancelled(it, inside, way, age=60):
         await turns()
@@ -868,7 +868,7 @@ async def test_cancelled_while_the_service_hangs_it_ends_within_its_bound(
     way: str, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sms4sats_async._orders.open_order._LAST_ATTEMPT", 0.1)  # 5 s
-    it = standing(journal=MemoryJournal())
+    it = with_stopped_clock(journal=MemoryJournal())
     client = it.new_client(it.client.journal, http_client=it.simulator.http_client())
     scheduler = OrderScheduler(client)
     opened = client.open_order(187, "tg", scheduler=scheduler)
@@ -895,7 +895,7 @@ async def test_cancelled_while_the_service_hangs_it_ends_within_its_bound(
 async def test_cancelled_while_the_service_refuses_it_sends_one_request(
     fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    it = standing(journal=MemoryJournal())
+    it = with_stopped_clock(journal=MemoryJournal())
     it.simulator.script("/cancelorder", *[fault] * 9)
     it.simulator.script("/orderstatus", *[Fault.http(404)] * 9)
     opened = it.client.open_order(187, "tg")
@@ -911,7 +911,7 @@ async def test_cancelled_while_the_service_refuses_it_sends_one_request(
 async def test_cancelled_with_a_closed_client_it_logs_the_error_and_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    it = standing(journal=MemoryJournal())
+    it = with_stopped_clock(journal=MemoryJournal())
     opened = it.client.open_order(187, "tg")
     async with anyio.create_task_group() as group:
         inside = Inside(opened)
@@ -929,7 +929,7 @@ async def test_cancelled_on_its_way_out_it_waits_no_longer(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = MemoryJournal()
-    it = standing(journal=journal)
+    it = with_stopped_clock(journal=journal)
     inside = Inside(it.client.open_order(187, "tg"), leaving=True)
     async with cancelled(it, inside, way, age=60):
         await turns()
@@ -1112,7 +1112,7 @@ async def test_a_journal_that_fails_is_an_error_on_entering() -> None:
     assert it.cancel_ages() == []
 
 
-async def test_a_journal_that_does_not_add_the_order_costs_nothing() -> None:
+async def test_the_order_is_cancelled_although_the_journal_does_not_add_it() -> None:
     class Forgetful(MemoryJournal):
         async def update(self, changes: Any, /) -> list[JournalEntry | None]:
             return [None for _ in changes]

@@ -55,7 +55,7 @@ def test_a_process_that_is_killed_has_died_before_and_after_its_parent_notices()
 
 
 @linux
-def test_this_process_lives() -> None:
+def test_this_process_is_running() -> None:
     assert not has_died(new_owner())
     assert is_of_this_process(new_owner())
 

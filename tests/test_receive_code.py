@@ -101,7 +101,7 @@ ENDS: dict[str, tuple[Behaviour, OrderOutcome, str | None, list[float]]] = {
 
 
 @pytest.mark.parametrize(("behaviour", "outcome", "code", "cancels"), ENDS.values(), ids=ENDS)
-async def test_it_orders_pays_and_returns_the_code_or_the_refund(
+async def test_receive_code_orders_pays_and_returns_the_code_or_the_refund(
     behaviour: Behaviour, outcome: OrderOutcome, code: str | None, cancels: list[float]
 ) -> None:
     it = Scene(behaviour)
@@ -314,7 +314,7 @@ async def test_pay_that_cancels_its_own_task_does_not_end_the_wait() -> None:
 
 
 @only_asyncio
-async def test_pay_may_await_a_future_that_somebody_cancels() -> None:
+async def test_pay_may_await_a_future_that_is_cancelled() -> None:
     it = Scene()
 
     async def pay(invoice: str) -> None:

@@ -234,7 +234,7 @@ def test_without_a_deadline_no_attempt_is_too_late() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [RateLimitError, ServerError, UnableToSaveDataError])
-def test_retry_after_is_waited_out_up_to_the_limit(
+def test_a_wait_follows_retry_after_up_to_the_limit(
     kind: type[APIError], retry_after: float | None, delay: float | None
 ) -> None:
     policy = RetryPolicy(retry_after_limit=20.0)

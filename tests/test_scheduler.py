@@ -380,15 +380,17 @@ async def test_an_order_from_the_future_counts_as_created_now() -> None:
     assert scene.cancel_ages() == [on_time(120)]
 
 
-_HAPPENING = st.tuples(st.sampled_from(["pass", "suspend", "back", "order"]), st.floats(0.001, 80))
+_CLOCK_EVENT = st.tuples(
+    st.sampled_from(["pass", "suspend", "back", "order"]), st.floats(0.001, 80)
+)
 
 
 @settings(max_examples=20)
-@given(happenings=st.lists(_HAPPENING, max_size=8), start=st.floats(1e9, 4e9))
+@given(clock_events=st.lists(_CLOCK_EVENT, max_size=8), start=st.floats(1e9, 4e9))
 # Two sleeps that are each too short to be seen.
-@example(happenings=[("suspend", 1.0), ("order", 1.0), ("suspend", 1.0)], start=1e9)
+@example(clock_events=[("suspend", 1.0), ("order", 1.0), ("suspend", 1.0)], start=1e9)
 def test_no_cancel_is_sent_early_whatever_the_clock_does(
-    happenings: list[tuple[str, float]], start: float
+    clock_events: list[tuple[str, float]], start: float
 ) -> None:
     async def run() -> None:
         clock = ManualClock(start, autojump=False)
@@ -396,7 +398,7 @@ def test_no_cancel_is_sent_early_whatever_the_clock_does(
         scheduler = OrderScheduler(scene.client)
         async with running(scheduler):
             await scheduler.add(await scene.order())
-            for what, seconds in happenings:
+            for what, seconds in clock_events:
                 match what:
                     case "pass":
                         await clock.advance(seconds)
@@ -1209,7 +1211,7 @@ async def test_a_loop_that_adds_many_orders_lets_other_tasks_run(
     assert beats >= 40
 
 
-async def test_an_iterator_that_was_left_keeps_nothing_alive() -> None:
+async def test_an_iterator_that_was_left_is_freed() -> None:
     scheduler, _ = await three_results(Scene())
     results = scheduler.results()
     gone = weakref.ref(results)
@@ -1413,7 +1415,7 @@ class BrokenClock(ManualClock):
         await super().sleep(seconds)
 
 
-async def test_an_unexpected_exception_comes_out_whole_and_run_can_go_on() -> None:
+async def test_an_unexpected_exception_is_raised_unchanged_and_run_can_go_on() -> None:
     clock = BrokenClock(autojump=False)
     scene = Scene(clock=clock)
     scheduler = OrderScheduler(scene.client)
@@ -1428,7 +1430,7 @@ async def test_an_unexpected_exception_comes_out_whole_and_run_can_go_on() -> No
     assert scene.cancels() == [order.order_id]
 
 
-async def test_an_unexpected_exception_of_a_step_comes_out_whole(
+async def test_an_unexpected_exception_of_a_step_is_raised_unchanged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = Scene()

@@ -469,7 +469,7 @@ class OftenBroken(MemoryJournal):
         return await super().update(changes)
 
 
-async def test_a_journal_that_often_fails_costs_no_refund() -> None:
+async def test_every_order_is_refunded_although_the_journal_often_fails() -> None:
     journal = OftenBroken()
     scene = Scene()
     orders = await scene.orders(5)

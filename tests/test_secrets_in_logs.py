@@ -106,7 +106,7 @@ async def test_failed_calls_show_no_secret(
     caplog.set_level(1)
     events: list[Event] = []
     limit = 0.05 if failure.error is RequestTimeoutError else 2
-    with failure.door() as place:
+    with failure.open_place() as place:
         async with opened(
             adapter,
             place.url,

@@ -1,12 +1,13 @@
 """Everything that people read follows the rules in styles/, which editors check with Vale.
 
-Vale fetches its program when it runs for the first time, and these tests must work offline. So they
-read the same rules, and apply them to the pages, and to what Vale does not look at: docstrings,
-comments, messages and test names.
+Vale downloads its program when it runs for the first time, and these tests must work offline. So
+they read the same rules, and apply them to the pages. They also apply them to what Vale does not
+check: the notebook, docstrings, comments, messages and test names.
 """
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -74,6 +75,10 @@ def pages() -> Iterator[Text]:
     for path in sorted((ROOT / "docs").rglob("*.md")):
         if "_build" not in path.parts:
             yield from _page(path)
+    notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text("utf-8"))
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "markdown":
+            yield Text(f"docs/tutorial.ipynb, cell {number}", "".join(cell["source"]))
 
 
 def _page(path: Path) -> Iterator[Text]:
@@ -86,7 +91,17 @@ def code() -> Iterator[Text]:
     for folder in ("sms4sats_async", "tests", "tools", "bench", "examples"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield from _module(path)
-    yield from _module(ROOT / "pytest_sms4sats.py")
+    for path in (ROOT / "pytest_sms4sats.py", ROOT / "docs" / "conf.py"):
+        yield from _module(path)
+
+
+def settings() -> Iterator[Text]:
+    """Return the comments of the files that no interpreter of Python reads, and make's help."""
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    for path in (ROOT / "Makefile", ROOT / "pyproject.toml", *workflows):
+        for comment in re.findall(r"(?:^ *#.*\n)+|##.*\n", path.read_text("utf-8"), re.MULTILINE):
+            text = re.sub(r"^ *#+", "", comment, flags=re.MULTILINE)
+            yield Text(path.relative_to(ROOT).as_posix(), text)
 
 
 def _module(path: Path) -> Iterator[Text]:
@@ -141,7 +156,7 @@ def findings(texts: Iterator[Text]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("part", [pages, code], ids=["pages", "code"])
+@pytest.mark.parametrize("part", [pages, code, settings])
 def test_every_text_follows_the_style(part: Any) -> None:
     assert findings(part()) == []
 

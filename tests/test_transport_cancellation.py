@@ -37,7 +37,7 @@ from tests.servers import (
 
 T = TypeVar("T")
 
-# Who cancels, and on which loop he can.
+# What cancels, and the event loop on which it can.
 WAYS = [
     ("task", "asyncio"),
     ("asyncio.timeout", "asyncio"),
@@ -133,7 +133,7 @@ async def at_every_step(
     """Cancel `call` at its first await, at its second, and so on until it is done before.
 
     Args:
-        way: Who cancels.
+        way: What cancels.
         call: What is cancelled.
         open_client: A new client for each time.
         warm: Whether the client has a connection already.

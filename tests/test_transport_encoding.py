@@ -74,7 +74,7 @@ def test_no_library_encodes_it_in_another_way(text: str) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["country", "service"]), st.text(min_size=1)))
-def test_a_query_of_several_values_is_read_back_whole(query: dict[str, str]) -> None:
+def test_a_query_of_several_values_is_read_back_completely(query: dict[str, str]) -> None:
     encodable = {name: text for name, text in query.items() if text.isprintable()}
     read = parse_qs(urlsplit(target("/price", encodable)).query)
     assert read == {name: [text] for name, text in encodable.items()}

@@ -429,7 +429,7 @@ async def test_a_proxy_on_this_machine_may_see_the_key(adapter: str) -> None:
 
 @everywhere
 @pytest.mark.anyio
-async def test_a_silent_proxy_costs_no_more_than_the_time_of_an_attempt(adapter: str) -> None:
+async def test_an_attempt_with_a_silent_proxy_ends_in_time(adapter: str) -> None:
     """Only aiohttp can prove that nothing was sent."""
     before = descriptors()
     with Server(silent) as proxy:
@@ -563,7 +563,7 @@ def test_unusable_certificates_are_refused_by_the_name_of_the_variable(
 @pytest.mark.parametrize(
     ("variable", "value"), [("SSL_CERT_FILE", "certificate.pem"), ("SSL_CERT_DIR", "folder")]
 )
-def test_an_unusable_key_log_is_not_blamed_on_the_certificates(
+def test_the_error_of_an_unusable_key_log_does_not_name_the_certificates(
     variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = authority().cert_pem.bytes()
@@ -576,7 +576,7 @@ def test_an_unusable_key_log_is_not_blamed_on_the_certificates(
         Sms4SatsClient()
 
 
-def test_missing_certificates_of_certifi_are_not_blamed_on_a_variable(
+def test_the_error_of_missing_certificates_of_certifi_names_no_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(certifi, "where", lambda: "/nonexistent")

@@ -38,7 +38,7 @@ FAST = [failure for failure in FAILURES if failure.error is not RequestTimeoutEr
 async def test_a_failure_is_the_same_error_over_every_library(
     adapter: str, failure: Failure
 ) -> None:
-    with failure.door() as place:
+    with failure.open_place() as place:
         async with opened(adapter, place.url, proxy=place.proxy, trusted=place.trusted) as client:
             with pytest.raises(Sms4SatsError) as caught:
                 await client.cancel_order(ORDER_ID)
@@ -61,7 +61,7 @@ async def test_a_failure_is_the_same_error_over_every_library(
 async def test_an_order_is_asked_for_again_only_where_nothing_can_have_arrived(
     adapter: str, failure: Failure
 ) -> None:
-    with failure.door() as place:
+    with failure.open_place() as place:
         async with opened(
             adapter,
             place.url,
@@ -135,7 +135,7 @@ async def test_cookies_are_not_sent_back(adapter: str) -> None:
     ids=repr,
 )
 @pytest.mark.anyio
-async def test_odd_headers_do_not_spoil_a_good_answer(
+async def test_a_good_answer_with_odd_headers_is_read(
     adapter: str, headers: dict[str, str]
 ) -> None:
     with Server(saying(answer({"status": "OK"}, headers=headers))) as server:
@@ -166,7 +166,7 @@ async def test_an_answer_of_just_the_limit_is_read(adapter: str) -> None:
 @everywhere
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 @pytest.mark.anyio
-async def test_a_bomb_costs_little_memory(adapter: str, coding: str) -> None:
+async def test_a_decompression_bomb_uses_little_memory(adapter: str, coding: str) -> None:
     packed = answer(bomb(coding), headers={"content-encoding": coding})
     with Server(saying(packed)) as server:
         async with opened(adapter, server.url) as client:

@@ -64,7 +64,7 @@ async def close(http_client: Any) -> None:
 
 @injected
 @pytest.mark.anyio
-async def test_it_is_never_closed(adapter: str) -> None:
+async def test_an_injected_client_is_never_closed(adapter: str) -> None:
     with Server(service()) as server:
         async with injectable(adapter) as http_client:
             for _ in range(2):

@@ -96,7 +96,7 @@ async def test_a_request_says_what_is_needed_and_no_more() -> None:
 
 
 @pytest.mark.anyio
-async def test_there_are_never_more_than_100_connections() -> None:
+async def test_the_own_transport_opens_at_most_100_connections() -> None:
     with Server(service(after=0.01)) as server:
         async with opened("own", server.url) as client:
             await at_once(300, lambda: client.cancel_order(ORDER_ID))

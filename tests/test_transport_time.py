@@ -36,7 +36,7 @@ from tests.servers import (
 LIMIT = 0.1
 
 # What proves that nothing was sent comes when connecting took its share of an attempt's time. A
-# machine that stands still for a second or two must not let the rest, 4.5 s, go by as well.
+# machine that pauses for a second or two must not let the rest, 4.5 s, go by as well.
 LONG_LIMIT = 5
 SHARE = 0.1
 
@@ -65,7 +65,7 @@ async def test_the_time_of_an_attempt_is_a_true_bound(
     took: list[float] = []
     # What has no bound has none each time; a machine that stood still did so this once.
     while not took or (took[-1] >= ends + 2 and len(took) < 3):
-        with failure.door() as place:
+        with failure.open_place() as place:
             async with opened(
                 adapter, place.url, proxy=place.proxy, trusted=place.trusted, timeout=limit
             ) as client:

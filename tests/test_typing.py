@@ -133,7 +133,7 @@ OTHERS: dict[Callable[..., object], str] = {
 def shape(function: Callable[..., object]) -> list[tuple[str, object, object]]:
     """Return the name, kind and default of each parameter."""
     parameters = inspect.signature(function).parameters.values()
-    # A default that attrs makes anew for each object has no value here.
+    # A default that attrs creates for each object has no value here.
     return [
         (it.name, it.kind, "DEFAULT" if "NOTHING" in repr(it.default) else it.default)
         for it in parameters

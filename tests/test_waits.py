@@ -66,7 +66,7 @@ async def test_the_code_is_returned_by_the_first_poll_that_shows_it() -> None:
     assert result.metadata == METADATA
 
 
-async def test_a_code_that_has_arrived_costs_no_wait() -> None:
+async def test_a_code_that_has_arrived_is_returned_without_a_wait() -> None:
     it = Simulated(CODE_AFTER_A_MINUTE)
     order = await it.order()
     await it.clock.sleep(70)

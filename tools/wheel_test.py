@@ -8,8 +8,8 @@ other than its own. The tests are copied to a folder without the source.
 Each Python runs a chosen part of the tests (`CHOSEN`). The workflow runs the whole suite on each.
 
 Run it with the Python of .venv, as `make test` does. Its arguments are passed to pytest. The
-environments stay in .venv-wheel, and are made anew only if their Python or requirements/test.txt
-has changed.
+environments stay in .venv-wheel, and are created again only if their Python or
+requirements/test.txt has changed.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from pathlib import Path
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 PACKAGE = "sms4sats_async"
-# What pytest loads of it; why it is a file of its own is said in it.
+# What pytest loads of it; its docstring says why it is a file of its own.
 PLUGIN = "pytest_sms4sats.py"
 SCRIPT = "sms4sats"
 
@@ -53,7 +53,7 @@ CHOSEN = (
     "test_transport_own.py",
     "test_transport_injected.py",
     "test_decode_endpoints.py",
-    # The command starts, with all that its extras bring.
+    # The command starts with its extras.
     "test_cli_ends.py",
 )
 """The tests of the wheel: what another Python or a missing file can break.

@@ -76,7 +76,8 @@ def read_json(response: Response, request: Request, *, now: float) -> object:
         now: Unix seconds, to read a `Retry-After` that is a date.
 
     Raises:
-        APIError: The service said no: by its HTTP status, or by `status: "error"` in a 200 (seen).
+        APIError: The service refused the request, by its HTTP status or by `status: "error"` in a
+            200 (seen).
         InvalidResponseError: The answer is unreadable.
     """
     if response.status in _GOOD:
@@ -263,7 +264,7 @@ def _as_text(value: object) -> str | None:
 def _digits(value: object) -> str | None:
     """Return a code or an id as text, or None if the value cannot be one.
 
-    A string may hold any characters. A JSON number of 0 or less stands for none.
+    A string may hold any characters. A JSON number of 0 or less means none.
     """
     if isinstance(value, int | float) and value <= 0:
         return None
@@ -290,7 +291,7 @@ def _phone_number(value: object) -> str | None:
 def _moment(value: object) -> datetime | None:
     """Return the time that Unix milliseconds mean (documented), or None.
 
-    Below 0 is none: -1 often stands for it, and not every system can tell a time before 1970.
+    Below 0 is none: -1 often means it, and not every system can tell a time before 1970.
     """
     milliseconds = value if isinstance(value, float) else _whole(value)
     if milliseconds is None or milliseconds < 0:

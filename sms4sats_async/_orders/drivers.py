@@ -224,7 +224,7 @@ async def first_or_next(context: OrderContext, order: DrivenOrder, *, alone: boo
     entry = order.entry
     if entry is None:
         return await advance(context, order, alone=alone)
-    # Who received a result has reported it.
+    # The driver that received a result has reported it.
     return ended_elsewhere(context, order, silent=entry.delivered_at is not None)
 
 

@@ -44,10 +44,10 @@ _FEW: Final = 100
 """Replaced entries of the heap that are not worth removing yet."""
 
 _MOVED_AT_ONCE: Final = 200
-"""Orders that one worker moves from the heap to the ready queues in one go."""
+"""Orders that one worker moves from the heap to the ready queues at a time."""
 
 AT_ONCE: Final = 2_000
-"""Orders that are scheduled or recorded in one go: some milliseconds."""
+"""Orders that are scheduled or recorded at a time, which takes some milliseconds."""
 
 
 @attrs.frozen
@@ -82,7 +82,7 @@ class QueuedOrder:
         metadata: The caller's notes.
         claimed_until: When the claim ends, in Unix seconds; 0 without a claim.
         unrecorded: A change that the journal did not record yet.
-        read_deadline: The recorded deadline that `deadline` stands for.
+        read_deadline: The recorded deadline from which `deadline` was computed.
         number: The number that receives the code.
         state: The state at the last poll; with the next three the order's `Known`.
         number_age: The age at which the number was first seen.
@@ -232,7 +232,7 @@ class OrderQueue:
         return None if order_id in self._busy else order
 
     def needed_by(self, reader: OrderResults) -> None:
-        """Go on only as long as somebody may read the results."""
+        """Continue only while `reader` exists."""
         self._reader = weakref.ref(reader)
 
     async def run(self) -> None:
@@ -380,11 +380,11 @@ class OrderQueue:
                 queued = self._orders.get(order_id)
                 if queued is order and step is not None:
                     self._push(order, step)
-                elif queued is not None:  # changed meanwhile, or the step did not come to its end
+                elif queued is not None:  # changed meanwhile, or the step was interrupted
                     self._arm(queued)
 
     def _take(self) -> QueuedOrder | None:
-        """Return an order that is due, and see to it that the next one is taken too."""
+        """Return an order that is due, and wake a worker for the next one."""
         if self._reader() is None:
             return None
         now = self._context.elapsed.now()

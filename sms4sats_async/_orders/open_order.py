@@ -277,7 +277,7 @@ class OpenOrder:
             LOGGER.error("%s", error)
             return
         if isinstance(step, OrderResult) and step.outcome is not None:
-            # The task may never show it to anybody, so it does not count as delivered.
+            # The task may never show it, so it does not count as delivered.
             self.result = step
             if step.code is not None:
                 self._warn_of_code("a cancellation")

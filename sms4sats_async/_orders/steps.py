@@ -129,7 +129,7 @@ class DrivenOrder:
         refusal: How the last cancel failed.
         raw: The answer to the cancel.
         entry: The entry of an order that ended elsewhere.
-        read_deadline: The recorded deadline that `deadline` stands for, so that only another one
+        read_deadline: The recorded deadline from which `deadline` was computed. Only another one
             replaces it: its age is wrong if the clock was set back before it was recorded.
         retry: The policy for cancels; None: the client's.
     """

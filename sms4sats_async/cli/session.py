@@ -39,7 +39,7 @@ from .facts import facts, in_words, result_facts, shortened
 from .output import Output
 
 _SHORT_FORM: Final = re.compile(r"…|\.\.\.|\?")
-"""What stands for the middle of an ID; `?` is how a terminal without the letter shows it."""
+"""What replaces the middle of an ID; `?` is how a terminal without the letter shows it."""
 
 _SHORTEST_NAME: Final = 4
 _SHORTEST_ID: Final = 16

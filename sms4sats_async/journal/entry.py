@@ -175,7 +175,7 @@ class JournalEntry:
 class JournalChange(Protocol):
     """A pure function from the entry before to the entry after.
 
-    It gets None where there is no entry. If it returns the very entry that it got, nothing changes;
+    It gets None if there is no entry. If it returns the same object that it got, nothing changes;
     None removes the entry.
     """
 
@@ -488,7 +488,7 @@ def claim_left(entry: JournalEntry, owner: str, now: datetime) -> timedelta:
 
 
 def release_claim(owner: str) -> JournalChange:
-    """Return the change by which a driver releases its claim; another's claim stays."""
+    """Return the change by which a driver releases its claim. The claim of another driver stays."""
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
         if entry is None or entry.claimed_by != owner:
@@ -553,7 +553,7 @@ def _new_entry(
             minimum_age=minimum_age,
             not_before=not_before,
         )
-    # In one go, because a hundred thousand orders may be added at once.
+    # One object and no copies, because a hundred thousand orders may be added at once.
     return JournalEntry(
         key,
         "send" if isinstance(order, SendOrder) else "receive",
@@ -615,7 +615,7 @@ def both(first: JournalChange, second: JournalChange) -> JournalChange:
 
 
 def _unless_same(change: JournalChange) -> JournalChange:
-    """Return `change` so that it returns the very entry that it got where nothing is different."""
+    """Return `change`, made to return the same object that it got if nothing is different."""
 
     def careful(entry: JournalEntry | None) -> JournalEntry | None:
         after = change(entry)

@@ -85,8 +85,8 @@ class Recorder:
     ) -> JournalEntry | None:
         """Record what became known about an order; `key` identifies one without an id.
 
-        A journal that fails must not cost the knowledge of where the money is, so the failure is
-        reported and logged, and the call goes on.
+        The failure of a journal must not hide where the money is. So it is reported and logged, and
+        the call goes on.
         """
         try:
             written = await self.write([(order_id or key, change)])

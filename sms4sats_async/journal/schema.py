@@ -110,7 +110,7 @@ _LARGEST: Final = 2**63 - 1
 
 
 def prepare(file: sqlite3.Connection) -> None:
-    """Make the table in a new file, or bring it to this version; another's file is left alone.
+    """Create the table in a new file, or migrate it; refuse the file of another program.
 
     Raises:
         ValueError: The file belongs to another program, or to another version of this library.
@@ -247,9 +247,9 @@ def _entry(row: Sequence[Any]) -> JournalEntry:
 
 
 def _storable(value: object) -> object:
-    """Return a value as a file can hold it: of half a character (JSON may bring one) a `?` stays.
+    """Return a value that SQLite can store: a lone surrogate, which JSON may contain, becomes `?`.
 
-    Without it a bad letter in an error text would cost the code that came with it.
+    Otherwise one invalid character in an error text would prevent that the code is recorded.
     """
     if not isinstance(value, str) or value.isascii():
         return value

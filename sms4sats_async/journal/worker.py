@@ -191,7 +191,7 @@ class Worker:
         self._queue.entry.release()
 
     def begin_in_child(self) -> bool:
-        """Begin anew in a process that was forked: the thread and the tasks are the parent's.
+        """Start again in a process that was forked: the thread and the tasks are the parent's.
 
         Returns:
             Whether the file was closed when the process was forked.
@@ -233,7 +233,7 @@ class Worker:
                 job.error = self._explain(error)
 
     def _open(self) -> sqlite3.Connection:
-        """Return the file, opened anew where another is in its place: SQLite would not see."""
+        """Return the open file. Reopen it if the path names another file now."""
         FORKS.check()
         if self._file is not None:
             if self._opened == _identity(self._path):
@@ -272,7 +272,7 @@ class Worker:
         """Close the file to other users, and what SQLite puts beside it."""
         path = os.path.realpath(self._path)
         for each in (path, f"{path}-wal", f"{path}-shm"):
-            # Not there, or somebody else's file, which we may write to.
+            # It does not exist, or it belongs to another user and we may write to it.
             with suppress(FileNotFoundError, PermissionError):
                 Path(each).chmod(_OWNER_ALONE)
 
@@ -367,8 +367,7 @@ class Forks:
         """
         if self._inherited:
             raise RuntimeError(
-                "a journal was being written when this process was forked; use it in a process "
-                "that is started anew"
+                "a journal was being written when this process was forked; use it in a new process"
             )
 
     def before(self) -> None:
@@ -386,7 +385,7 @@ class Forks:
         self._lock.release()
 
     def after_in_child(self) -> None:
-        """Begin anew: the parent's other threads are not here, and never release their locks."""
+        """Make new locks: the parent's other threads are not here, and never release theirs."""
         self._held.clear()
         self._lock = threading.RLock()
         self.creating = threading.Lock()

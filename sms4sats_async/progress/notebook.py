@@ -85,7 +85,7 @@ class Notebook(LiveDisplay):
             self._handle = _ipython.display(shown, raw=True, display_id=True)
         else:
             # The context of a background task names the cell that started it, and nbconvert reads
-            # only updates that name the cell that runs. An empty context stands for that cell.
+            # only updates that name the cell that runs. An empty context means that cell.
             contextvars.Context().run(self._handle.update, shown, raw=True)
 
     _clear = _draw

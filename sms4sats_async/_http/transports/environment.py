@@ -162,7 +162,7 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
 def _split_port(entry: str) -> tuple[str, int | None]:
     """Return an entry without its port and without brackets, and the port."""
     name, colon, port = entry.rpartition(":")
-    # All the colons of an IPv6 address belong to it, unless it stands in brackets.
+    # All the colons of an IPv6 address belong to it, unless it is in brackets.
     if not colon or not port.isdecimal() or (":" in name and not name.endswith("]")):
         return entry.replace("[", "").replace("]", ""), None
     return name.strip("[]"), int(port)
@@ -217,7 +217,7 @@ def _tls() -> ssl.SSLContext:
         elif file:
             problem = "SSL_CERT_FILE names a file without readable certificates; correct it"
         else:
-            problem = "the certificates of certifi cannot be read; install it anew"
+            problem = "the certificates of certifi cannot be read; reinstall certifi"
         raise InvalidArgumentError(problem) from error
 
 

@@ -95,7 +95,7 @@ def hide_order_ids_in_logs(library: str) -> None:
     """Keep the order ids of our requests out of what a library logs.
 
     httpx writes the whole URL of each request at INFO, and httpcore the headers of each answer at
-    DEBUG, `Location` included. A filter acts on the logger that it stands on and on no other;
+    DEBUG, `Location` included. A filter acts on the logger that has it and on no other;
     adding the same one again changes nothing.
     """
     names = [f"{library}.{part}" for part in _HTTPCORE_LOGGERS]

@@ -42,7 +42,7 @@ class Urls:
     """The URLs of one root, each equal in all to the one that httpx would parse.
 
     Recorders and instrumentation read the URL of a request, so all of it must be right. To parse
-    it anew for each request would take 4 % of a call.
+    it again for each request would take 4 % of a call.
     """
 
     def __init__(self, root: httpx.URL) -> None:
