@@ -1,7 +1,7 @@
 """What orders cost that wait: memory, the time to arm them, and how late they are cancelled.
 
 Started by run.py as `armed.py ORDERS SPREAD_ORDERS SECONDS`. It writes one line: the KiB of each
-order that waits, its id included; seconds until that many are armed from a journal in a file;
+order that waits, its ID included; seconds until that many are armed from a journal in a file;
 seconds until that many are handed over and written to one; and then, of orders that are spread over
 some seconds, how late the earliest request and the 99th percentile of them arrive, in seconds.
 """

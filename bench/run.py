@@ -195,7 +195,7 @@ async def measure_creation() -> list[Figure]:
 
 
 async def measure_calls() -> list[Figure]:
-    """Make calls one after the other over a kept connection, every one with another order id."""
+    """Make calls one after the other over a kept connection, every one with another order ID."""
     base = "httpx.AsyncClient.get() and .json()"
     aims = {
         "cancel_order()": 0.80,

@@ -5,7 +5,7 @@
     DELETE  /codes   Give up: the order is cancelled as soon as the service allows it.
 
 The last two name the order in the header `Authorization: Bearer <token>`. The token is this
-program's own, because with the order id anyone could read the code elsewhere. It is not in the URL,
+program's own, because with the order ID anyone could read the code elsewhere. It is not in the URL,
 because URLs are in the logs of every server in between.
 
 A scheduler polls each order for five minutes and then cancels it, whether a customer asks or not.

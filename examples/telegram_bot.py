@@ -50,8 +50,8 @@ class CodeBot:
         self._client = client
         self._journal = journal
         self._scheduler = scheduler
-        self._orders: dict[int, str] = {}  # order ids by chat; empty while an order is created
-        self._numbers: dict[str, str] = {}  # numbers that the customers know, by order id
+        self._orders: dict[int, str] = {}  # order IDs by chat; empty while an order is created
+        self._numbers: dict[str, str] = {}  # numbers that the customers know, by order ID
         self.dispatcher = Dispatcher()
         self.dispatcher.message.register(self.code, Command("code"))
         self.dispatcher.message.register(self.cancel, Command("cancel"))

@@ -1,6 +1,6 @@
 """Report progress events: log a line for each attempt, wait and outcome, and call `on_event`.
 
-Every line has its facts as fields too (`extra`). Order ids are masked; codes, numbers and invoices
+Every line has its facts as fields too (`extra`). Order IDs are masked; codes, numbers and invoices
 are never logged.
 """
 

@@ -1,4 +1,4 @@
-"""Mask secrets: no order id, invoice, payment hash, preimage or API key is shown whole."""
+"""Mask secrets: no order ID, invoice, payment hash, preimage or API key is shown whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHORTEST_SHOWN = 12
-# 64 hex digits are an order id (documented), a payment hash or a preimage. The other is an invoice;
+# 64 hex digits are an order ID (documented), a payment hash or a preimage. The other is an invoice;
 # any character may precede it, because `repr` writes a line end as `\n`.
 _LOOKS_SECRET = re.compile(r"[0-9a-f]{64,}|ln(?:bcrt|tbs|bc|tb)[0-9a-z]{40,}", re.IGNORECASE)
 _LONGEST_QUOTE = 200
@@ -33,7 +33,7 @@ def mask_optional(secret: str | None) -> str:
 def mask_invoice(invoice: str) -> str:
     """Return what `repr` shows of an invoice.
 
-    Whether its payment hash equals the order id is unknown, so it is masked like the order id.
+    Whether its payment hash equals the order ID is unknown, so it is masked like the order ID.
     """
     return repr(invoice if invoice in {"", "paid"} else mask(invoice))
 
@@ -46,7 +46,7 @@ def mask_optional_invoice(invoice: str | None) -> str:
 def hide(text: str, secret: str) -> str:
     """Return `text` with `secret` masked wherever it is a whole word.
 
-    Only whole words are masked: an id may be as short as `4`, and `HTTP 404` must stay readable.
+    Only whole words are masked: an ID may be as short as `4`, and `HTTP 404` must stay readable.
     """
     if secret not in text:
         return text

@@ -252,24 +252,24 @@ def country(value: object) -> int | str:
 
 
 def order_id(value: object) -> str:
-    """Return an order id that can be sent.
+    """Return an order ID that can be sent.
 
     It is documented as a string, with examples of 64 hex digits. So any printable text is sent
     unchanged, and the service decides.
     """
     if not isinstance(value, str):
-        problem = f"the order id must be a str, or an order, not {type(value).__name__}"
+        problem = f"the order ID must be a str, or an order, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
     if not value.strip():
-        problem = "the order id must not be empty; pass the order that create_order() returned"
+        problem = "the order ID must not be empty; pass the order that create_order() returned"
         raise InvalidArgumentError(problem)
     if len(value) > _LONGEST_ORDER_ID:
-        problem = f"the order id must have at most {_LONGEST_ORDER_ID} characters, not {len(value)}"
+        problem = f"the order ID must have at most {_LONGEST_ORDER_ID} characters, not {len(value)}"
         raise InvalidArgumentError(problem)
-    # A control character or a lone surrogate comes from a reading error, never from an id.
+    # A control character or a lone surrogate comes from a reading error, never from an ID.
     if not value.isprintable():
         problem = (
-            "the order id must not have control characters; strip line ends and check its source"
+            "the order ID must not have control characters; strip line ends and check its source"
         )
         raise InvalidArgumentError(problem)
     return value

@@ -503,15 +503,15 @@ class Sms4SatsClient:
         """Read the status of an order (`GET /orderstatus`, documented).
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             retry: Another policy for this call.
 
         Returns:
             The status. `state` sums it up, and `code` is the code once it arrived.
 
         Raises:
-            InvalidArgumentError: If the id is invalid. Nothing was sent.
-            APIError: If the service rejects the request; expect a `ServerError` for an unknown id.
+            InvalidArgumentError: If the ID is invalid. Nothing was sent.
+            APIError: If the service rejects the request; expect a `ServerError` for an unknown ID.
             TransportError: If no answer arrives.
             InvalidResponseError: If the answer is unreadable.
         """
@@ -531,7 +531,7 @@ class Sms4SatsClient:
         connections and unreadable answers. 400, 401, 403 and 404 are not retried.
 
         Args:
-            order_id: The order's id, or the order. It can be cancelled from an age of 2 minutes on,
+            order_id: The order's ID, or the order. It can be cancelled from an age of 2 minutes on,
                 as long as no code has arrived (documented).
             retry: Another policy for this call.
             confirm: Read the status after each failure, before the next attempt. If the order has
@@ -542,7 +542,7 @@ class Sms4SatsClient:
             or `MESSAGE_SENT`, if the status shows it.
 
         Raises:
-            InvalidArgumentError: If the id is invalid. Nothing was sent.
+            InvalidArgumentError: If the ID is invalid. Nothing was sent.
             UnableToSaveDataError: If the service refused every attempt.
             APIError: If the service refused otherwise.
             TransportError: If no answer arrives.
@@ -599,7 +599,7 @@ class Sms4SatsClient:
         only the status counts.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             created_at: When the order was created, with a time zone. None: the time that the order
                 or the journal has; if neither has one, now, which is never too early.
             minimum_age: Seconds (or a timedelta) before which no cancel is sent.
@@ -614,7 +614,7 @@ class Sms4SatsClient:
         Raises:
             InvalidArgumentError: If an argument is invalid. Nothing was sent.
             ClientStateError: If the client is closed.
-            APIError: If the service refuses lastingly, such as a 404 for an id whose status is
+            APIError: If the service refuses lastingly, such as a 404 for an ID whose status is
                 unknown too.
             Sms4SatsError: The last failure with `request_outcome` UNKNOWN, if after 21 minutes
                 neither an answer nor the status shows where the money is.
@@ -654,7 +654,7 @@ class Sms4SatsClient:
         polls it, and cancels only when the other process has released it.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             timeout: Seconds (or a timedelta) to wait for the code; 0 cancels as soon as allowed.
             created_at: When the order was created, with a time zone. None: the time that the order
                 or the journal has; if neither has one, now.
@@ -772,7 +772,7 @@ class Sms4SatsClient:
         Most codes arrive within 30 to 120 seconds (documented).
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             timeout: Seconds (or a timedelta) to wait at most, the last poll included.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
@@ -782,7 +782,7 @@ class Sms4SatsClient:
         Raises:
             InvalidArgumentError: If an argument is invalid. Nothing was sent.
             CodeTimeoutError: If no code arrived in time. `status` is the last one that was read, or
-                None if no poll succeeded: an unknown id is expected to be a 500, which ends no
+                None if no poll succeeded: an unknown ID is expected to be a 500, which ends no
                 wait.
             OrderRefundedError: If the service refunded the order. No code will arrive.
             OrderError: If the order is not one for a code.
@@ -805,7 +805,7 @@ class Sms4SatsClient:
         It ends when nothing more can change. You can leave the loop at any time.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
@@ -891,11 +891,11 @@ class Sms4SatsClient:
     ) -> OpenOrder:
         """Open an order that exists, perhaps created by a process that has died.
 
-        Like `open_order`. The journal's data is used, such as when the order was created. An id
+        Like `open_order`. The journal's data is used, such as when the order was created. An ID
         that the journal does not know counts as created now.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
             scheduler: An `OrderScheduler` of this client that runs, to take the order over.
             minimum_age: Seconds (or a timedelta) before which no cancel is sent.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
@@ -934,14 +934,14 @@ class Sms4SatsClient:
 
         Each is cancelled as `cancel_order(order, confirm=True)` does it. A failure is a result with
         an `error`, and stops no other order. An order that is known to be younger than 2 minutes is
-        cancelled when it is old enough. The age of an id alone is unknown, so it is cancelled at
+        cancelled when it is old enough. The age of an ID alone is unknown, so it is cancelled at
         once.
 
         Nothing is sent before you ask for the first result. If you leave the loop early, it ends
         after the requests that are under way.
 
         Args:
-            orders: The orders, or their ids. An order that comes twice is cancelled once.
+            orders: The orders, or their IDs. An order that comes twice is cancelled once.
             concurrency: How many requests are under way at the same time, at most; more than the
                 client's 100 connections count as 100.
 
@@ -986,7 +986,7 @@ class Sms4SatsClient:
         recorded deadline is cancelled as soon as allowed.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
 
         Returns:
             How the order ended; or, with a time zone, when to call again.
@@ -1162,7 +1162,7 @@ class Sms4SatsClient:
                 await self._context.recorder.note(None, remove, key=entry.key)
             raise
         order = build(answer, _not_before(self._context.clock.now()))
-        # Before anything can fail: a listener may keep the id where the journal cannot.
+        # Before anything can fail: a listener may keep the ID where the journal cannot.
         self._context.report(OrderCreated(order.order_id, order))
         await self._write(operation, entry, order)
         if not order.invoice and not immediate:

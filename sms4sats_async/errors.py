@@ -87,13 +87,13 @@ class Sms4SatsError(Exception):
     """The base class of every error of this library.
 
     `str` of an error says what failed, whether a request was sent, what that means for the money
-    and what to do next. It masks order ids, invoices and keys. An error can be pickled, without its
+    and what to do next. It masks order IDs, invoices and keys. An error can be pickled, without its
     `__cause__`.
 
     Attributes:
         problem: What failed, without the consequences.
         operation: The client's method that failed, or None outside of one.
-        order_id: The whole order id. Keep it out of logs.
+        order_id: The whole order ID. Keep it out of logs.
         attempts: How many requests this call tried to send.
         request_outcome: What is known about all these requests together. None for an error that is
             about an order and not about a failed request.
@@ -205,7 +205,7 @@ class JournalError(Sms4SatsError):
     def _consequence(self) -> str:
         if self.order is not None:
             return (
-                "The order was created, but the journal does not have its id and invoice. Both are "
+                "The order was created, but the journal does not have its ID and invoice. Both are "
                 "in the error's `order`: keep them, and do not pay twice."
             )
         if self.operation in _MAKES_AN_ORDER:

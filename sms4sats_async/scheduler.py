@@ -107,7 +107,7 @@ class OrderScheduler:
         has recorded it.
 
         Args:
-            order: The order, or its id. An id that the journal does not know counts as created now.
+            order: The order, or its ID. An ID that the journal does not know counts as created now.
             timeout: Seconds (or a timedelta) from now to wait for the code. None keeps the recorded
                 deadline, or takes the scheduler's `timeout` where none is recorded.
             not_before: With a time zone: leave the order alone from the deadline until then.
@@ -162,10 +162,10 @@ class OrderScheduler:
         leaves it alone for those 21 minutes too.
 
         Args:
-            order: The order, or its id.
+            order: The order, or its ID.
 
         Raises:
-            InvalidArgumentError: If the id is invalid.
+            InvalidArgumentError: If the ID is invalid.
             JournalError: The journal cannot be written. The order is not driven here any more, but
                 a scheduler would resume it after a restart.
         """

@@ -50,7 +50,7 @@ def assert_no_held_orders(simulator: Simulator) -> None:
 
     Raises:
         AssertionError: If a payment is held. The message lists the events of each such order, with
-            the age of the order at each event. The order id is masked.
+            the age of the order at each event. The order ID is masked.
     """
     __tracebackhide__ = True  # pytest shows the line of the test, not of this file
     held = simulator.held_orders()

@@ -6,7 +6,7 @@ It resumes what the journal has, creates ORDERS more, and waits WAIT seconds for
 random time if that is 0. It ends when no order is pending and every result was handled. On standard
 output it says what it is about to do. Where only that shows what it does, it pauses:
 
-- ASK: create_order() is called. ACK <order id> <driver>: it has returned.
+- ASK: create_order() is called. ACK <order ID> <driver>: it has returned.
 - AT answered: before the order is recorded. AT waiting: for the code.
 - AT claimed: an order is claimed. AT cancelled: before that is recorded.
 - RESULT <id> <outcome> <code> <name>: a result comes. HANDLED <id>: the loop's body has ended.

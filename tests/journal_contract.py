@@ -166,7 +166,7 @@ def deferred() -> JournalChange:
 
 
 def calls_for(order_id: str) -> st.SearchStrategy[Call]:
-    """Every change that exists, for an entry that has its id."""
+    """Every change that exists, for an entry that has its ID."""
     receive, send = attrs.evolve(ORDER, order_id=order_id), SendOrder(order_id, "lnbc2", LATER)
     orders = st.sampled_from([receive, send, order_id])
     its_statuses = statuses.map(lambda status: attrs.evolve(status, order_id=order_id))

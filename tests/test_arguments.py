@@ -145,7 +145,7 @@ def test_field_refuses_zero_where_the_span_must_be_longer() -> None:
         Spans(longer=0)
 
 
-# --- order ids ------------------------------------------------------------------------------------
+# --- order IDs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_printable_order_id_is_used_unchanged(value: str) -> None:
     ids=show,
 )
 def test_invalid_order_id_is_refused_and_not_shown(value: object, problem: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"the order id must .*{problem}") as caught:
+    with pytest.raises(InvalidArgumentError, match=f"the order ID must .*{problem}") as caught:
         arguments.order_id(value)
 
     assert "abc" not in str(caught.value)

@@ -123,7 +123,7 @@ def test_order_shows_and_records_the_order(shell: Shell) -> None:
     (made,) = shell.service.orders
     assert ended.code == 0
     assert ended.facts["to pay"] == "1,500 sat"
-    assert ended.facts["order id"] == made.order_id
+    assert ended.facts["order ID"] == made.order_id
     assert ended.facts["invoice"] == made.payreq
     assert ended.facts["pay until"].startswith("20")
     assert "What you pay is held" in ended.err
@@ -173,7 +173,7 @@ def test_status_shows_money_number_and_code(shell: Shell) -> None:
 
     facts = shell("status", order_id).facts
     assert facts["code"] == "001234"
-    assert facts["order id"] == short(order_id)
+    assert facts["order ID"] == short(order_id)
     line = shell("status", order_id, "--json").line
     assert (line["state"], line["money"], line["code"]) == ("code received", "settled", "001234")
     assert "raw" not in line

@@ -255,7 +255,7 @@ def test_a_code_that_is_too_high_says_so(at_terminal: TerminalRunner) -> None:
 
 
 def test_a_terminal_that_cannot_draw_gets_the_invoice_alone(at_terminal: TerminalRunner) -> None:
-    """Neither colours nor blocks are taken for granted, and an order's id is never lost by them."""
+    """Neither colours nor blocks are taken for granted, and an order's ID is never lost by them."""
     old = at_terminal("order", "187", "tg", encoding="latin-1")
     at_terminal.shell.patch.setenv("TERM", "dumb")
     dumb = at_terminal("order", "187", "tg")

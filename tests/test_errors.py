@@ -304,8 +304,8 @@ def status_with(money: Money) -> OrderStatus:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (InvalidArgumentError("no id", operation="fund"), "fund: no id. Nothing was sent."),
-        (InvalidArgumentError("no id"), "no id. Nothing was sent."),
+        (InvalidArgumentError("no ID", operation="fund"), "fund: no ID. Nothing was sent."),
+        (InvalidArgumentError("no ID"), "no ID. Nothing was sent."),
         (ClientStateError("closed"), "closed. Nothing was sent."),
         (ClientStateError("closed", operation="fund"), "fund: closed. Nothing was sent."),
         (ClientStateError("closed", request_outcome=UNKNOWN), "closed"),
@@ -350,7 +350,7 @@ def status_with(money: Money) -> OrderStatus:
             JournalError("the disk is full", operation="create_send_order", order=ORDER),
             (
                 "create_send_order: the disk is full. The order was created, but the journal does "
-                "not have its id and invoice. Both are in the error's `order`: keep them, and do "
+                "not have its ID and invoice. Both are in the error's `order`: keep them, and do "
                 "not pay twice."
             ),
         ),

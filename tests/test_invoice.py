@@ -1135,7 +1135,7 @@ def test_invoice_can_be_pickled_and_copied(protocol: int) -> None:
 
 
 def test_repr_masks_the_invoice_and_its_payment_hash() -> None:
-    """Whether the payment hash equals the order id is unknown."""
+    """Whether the payment hash equals the order ID is unknown."""
     assert repr(Invoice.parse(WHOLE)) == (
         "Invoice(bolt11=lnbc…a3rh, network='bitcoin', amount_msat=250000000, "
         "created_at=datetime.datetime(2017, 6, 1, 10, 57, 38, tzinfo=datetime.timezone.utc), "

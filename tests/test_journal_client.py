@@ -661,7 +661,7 @@ async def test_an_order_that_cannot_be_recorded_is_on_the_error(
     assert (error.order.order_id, error.order.metadata) == (created.order_id, METADATA)
     assert error.order_id == created.order_id
     assert str(error).endswith(
-        f": {problem}. The order was created, but the journal does not have its id and invoice. "
+        f": {problem}. The order was created, but the journal does not have its ID and invoice. "
         "Both are in the error's `order`: keep them, and do not pay twice."
     )
     assert OrderCreated(created.order_id, error.order) in it.events
@@ -788,7 +788,7 @@ def missing_folder(path: Path) -> None:
 UNUSABLE: Final[dict[str, tuple[Callable[[Path], None], str]]] = {
     "another program's": (another_programs_file, "the file belongs to another program; give"),
     "no journal": (text_file, "the file is not a journal; give another path"),
-    "damaged": (damaged_file, "it is damaged; keep it, because it has order ids, and give another"),
+    "damaged": (damaged_file, "it is damaged; keep it, because it has order IDs, and give another"),
     "a folder": (Path.mkdir, "it is a folder; give the path of a file"),
     "no folder": (missing_folder, "it cannot be opened; its folder must exist, and"),
 }

@@ -150,7 +150,7 @@ EXPECTED: Final = [
         finished_at=minute(27),
         **BY_ID,
     ),
-    # Resumed by its id alone, so that version 0.1 did not know what it was.
+    # Resumed by its ID alone, so that version 0.1 did not know what it was.
     entry(
         27,
         "message-by-id",

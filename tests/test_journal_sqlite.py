@@ -435,7 +435,7 @@ async def test_a_damaged_file_is_reported_and_kept(path: Path) -> None:
     assert len(content) > 10 * 4096
     broken = content[:4096] + b"\xa5" * (len(content) - 4096)
     path.write_bytes(broken)
-    damaged = "it is damaged; keep it, because it has order ids, and give another path"
+    damaged = "it is damaged; keep it, because it has order IDs, and give another path"
     assert await problem_with(path) == damaged
     assert path.read_bytes()[4096:] == broken[4096:]
 

@@ -278,7 +278,7 @@ async def test_an_invalid_argument_is_refused_and_nothing_is_sent(
 
 async def test_an_invalid_order_is_refused() -> None:
     it = Simulated()
-    with pytest.raises(InvalidArgumentError, match="order id"):
+    with pytest.raises(InvalidArgumentError, match="order ID"):
         it.client.resume_order("")
     naive = datetime(2027, 1, 1)  # noqa: DTZ001
     with pytest.raises(InvalidArgumentError, match="created_at must have a time zone"):

@@ -272,7 +272,7 @@ async def test_invalid_arguments_are_refused_and_nothing_is_driven() -> None:
     scheduler = OrderScheduler(Scene().client)
     order = ReceiveOrder("ab" * 32, "", moment(0))
     naive = moment(0).replace(tzinfo=None)
-    with pytest.raises(InvalidArgumentError, match="order id"):
+    with pytest.raises(InvalidArgumentError, match="order ID"):
         await scheduler.add("")
     with pytest.raises(InvalidArgumentError, match="timeout"):
         await scheduler.add(order, timeout=-1)
@@ -280,7 +280,7 @@ async def test_invalid_arguments_are_refused_and_nothing_is_driven() -> None:
         await scheduler.add(order, not_before=naive)
     with pytest.raises(InvalidArgumentError, match="created_at must have a time zone"):
         await scheduler.add(attrs.evolve(order, created_at=naive))
-    with pytest.raises(InvalidArgumentError, match="order id"):
+    with pytest.raises(InvalidArgumentError, match="order ID"):
         await scheduler.remove("\n")
     with pytest.raises(InvalidArgumentError, match="timeout"):
         OrderScheduler(Scene().client, timeout=-1)
@@ -915,7 +915,7 @@ async def test_a_thousand_orders_that_are_due_at_once_let_other_tasks_run(
     assert 0 < most <= 40
 
 
-# What the service answers, and the KiB of an order that waits, its id of 64 characters included.
+# What the service answers, and the KiB of an order that waits, its ID of 64 characters included.
 ANSWERS = [
     pytest.param({"status": "OK", "paid": True}, 0.42, id="no number"),
     pytest.param({"status": "OK", "paid": True, "number": 15551234567}, 0.48, id="a number"),
@@ -955,7 +955,7 @@ async def test_an_order_that_waits_takes_less_than_half_a_kib(
                 snapshot = tracemalloc.take_snapshot()
             finally:
                 tracemalloc.stop()
-    # The id is this file's. The caches of the HTTP library do not grow with the orders.
+    # The ID is this file's. The caches of the HTTP library do not grow with the orders.
     ours = [tracemalloc.Filter(inclusive=True, filename_pattern=each) for each in OUR_FILES]
     memory = sum(trace.size for trace in snapshot.filter_traces(ours).traces)
     assert memory / 1024 / orders < kib

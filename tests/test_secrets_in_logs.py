@@ -37,7 +37,7 @@ from tests.servers import (
 )
 from tests.simulated import CODE, HELD, LATE_CODE, NEVER_REFUNDED, Simulated
 
-ODD_ID = 'an id/of "no known" kind? & more, é'
+ODD_ID = 'an ID/of "no known" kind? & more, é'
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def simulator(clock: ManualClock) -> Simulator:
 
 @pytest.fixture
 def order_id(simulator: Simulator, clock: ManualClock) -> str:
-    """The id of a paid order that can be cancelled."""
+    """The ID of a paid order that can be cancelled."""
     body = json.dumps({"country": 187, "service": "tg"}).encode()
     order = simulator.pay(simulator.handle("POST", "/createorder", body=body).json["payreq"])
     clock.suspend(120)

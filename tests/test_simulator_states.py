@@ -33,7 +33,7 @@ def create(
     api_key: str | None = None,
     immediate: bool = False,
 ) -> str:
-    """Create an order and return its id."""
+    """Create an order and return its ID."""
     return store.create(
         now,
         kind=kind,

@@ -326,7 +326,7 @@ def test_failure_looks_as_in_the_documentation(pytester: pytest.Pytester) -> Non
 
 
 def order(simulator: Simulator) -> str:
-    """Create an order and return its id."""
+    """Create an order and return its ID."""
     body = json.dumps({"country": 187, "service": "tg"}).encode()
     answer = simulator.handle("POST", "/createorder", {}, body)
     return str(answer.json["orderId"])

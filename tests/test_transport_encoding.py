@@ -1,4 +1,4 @@
-"""An order's id arrives as it was given, whatever it holds: encoded once and decoded once."""
+"""An order's ID arrives as it was given, whatever it holds: encoded once and decoded once."""
 
 from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 

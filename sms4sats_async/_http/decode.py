@@ -262,7 +262,7 @@ def _as_text(value: object) -> str | None:
 
 
 def _digits(value: object) -> str | None:
-    """Return a code or an id as text, or None if the value cannot be one.
+    """Return a code or an ID as text, or None if the value cannot be one.
 
     A string may hold any characters. A JSON number of 0 or less means none.
     """
@@ -434,7 +434,7 @@ def _amount_of_entry(value: object, name: str) -> int:
 class Created:
     """What the service answers to every call that makes an order.
 
-    `invoice` (the service's `payreq`) is empty if the answer has none. The id alone is worth
+    `invoice` (the service's `payreq`) is empty if the answer has none. The ID alone is worth
     keeping, because it may identify money.
     """
 

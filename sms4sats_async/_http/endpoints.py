@@ -37,7 +37,7 @@ class Operation(Generic[T]):
         name: The client's method, as errors and events call it.
         method: The HTTP method.
         path: The path after the root.
-        decode: From the JSON value of a good answer, and the order's id, to the result.
+        decode: From the JSON value of a good answer, and the order's ID, to the result.
         safety: What may be repeated.
         needs_key: Whether it is a prepaid call, which the service answers with the key alone.
     """

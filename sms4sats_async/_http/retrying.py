@@ -161,7 +161,7 @@ class Calls:
             raise ClientStateError(problem, operation=operation, order_id=order_id)
 
     def _hide_secrets(self, failure: Sms4SatsError, order_id: str | None) -> None:
-        """Take the key and the order id out of what an answer echoed and a library quoted."""
+        """Take the key and the order ID out of what an answer echoed and a library quoted."""
         secrets = [secret for secret in (self._secret, order_id) if secret is not None]
         for secret in secrets:
             failure.problem = hide(failure.problem, secret)

@@ -79,7 +79,7 @@ def driven(
 
     Args:
         context: The context.
-        order: The order, or its id.
+        order: The order, or its ID.
         intent: What the caller wants.
         created_at: When the order was created; None: as the order says, or now.
         timeout: Seconds from now to wait for the code; None: no wait.

@@ -84,7 +84,7 @@ class OpenOrder:
 
     @property
     def order_id(self) -> str:
-        """The order's id."""
+        """The order's ID."""
         return self.order.order_id
 
     @property

@@ -474,7 +474,7 @@ def simulator(context: typer.Context, *, json: Json = False) -> None:
 
 @app.command(rich_help_panel=_HERE)
 def demo(*, json: Json = False) -> None:
-    """Show an order on a simulator: created, paid and cancelled, in a quarter of a minute."""
+    """Show an order on a simulator: created, paid and cancelled, in 15 seconds."""
     # Slow to import, and needed here alone.
     from rich.console import Console  # noqa: PLC0415
 

@@ -19,7 +19,12 @@ _SATOSHIS: Final = frozenset(
     | {"total_amount"}
 )
 
-_LABELS: Final = {"amount_sat": "to pay", "expires_at": "pay until", "base_url": "service"}
+_LABELS: Final = {
+    "order_id": "order ID",
+    "amount_sat": "to pay",
+    "expires_at": "pay until",
+    "base_url": "service",
+}
 
 _SHORTEST_SHOWN: Final = 12
 

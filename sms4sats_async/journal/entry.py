@@ -59,11 +59,11 @@ class JournalEntry:
     """What a journal records of one order.
 
     Attributes:
-        key: The entry's own identifier, which exists before the order has an id.
+        key: The entry's own identifier, which exists before the order has an ID.
         kind: What was ordered: `"receive"` or `"send"`.
         created_at: When the order was created; if the creation ended unknown, when it was
             requested.
-        order_id: The order's id, or None if the creation ended unknown; `repr` masks it.
+        order_id: The order's ID, or None if the creation ended unknown; `repr` masks it.
         invoice: The hold invoice; empty where none arrived; `repr` masks it.
         country: The country as you gave it.
         service: The service's short code as you gave it.
@@ -124,7 +124,7 @@ class JournalEntry:
 
     @property
     def pending(self) -> bool:
-        """Whether the order has an id and has not ended."""
+        """Whether the order has an ID and has not ended."""
         return self.order_id is not None and self.finished_at is None
 
     @property
@@ -200,7 +200,7 @@ class OrderJournal(Protocol):
 
         Args:
             changes: The `order_id` or the `key` of an entry, and the change to it. If several
-                entries have one order id, the newest is meant.
+                entries have one order ID, the newest is meant.
 
         Returns:
             The entries after the changes, in the same order.
@@ -416,7 +416,7 @@ def record_intent(
     """Return the change that records what the caller wants; it adds an entry if there is none.
 
     Args:
-        order: The order, or its id.
+        order: The order, or its ID.
         at: Now.
         base_url: The service root.
         created_at: When the order was created; None: as the journal or the order says, or now.

@@ -12,7 +12,7 @@ class MemoryJournal:
     """An `OrderJournal` in memory. Its entries are lost when the process ends."""
 
     def __init__(self) -> None:
-        # By key, in the order in which they came; and the newest key of each order id.
+        # By key, in the order in which they came; and the newest key of each order ID.
         self._entries: dict[str, JournalEntry] = {}
         self._keys: dict[str, str] = {}
 
@@ -97,5 +97,5 @@ class MemoryJournal:
 
 
 def _names(entry: JournalEntry | None) -> tuple[str | None, str | None]:
-    """Return the key and the order id of an entry."""
+    """Return the key and the order ID of an entry."""
     return (None, None) if entry is None else (entry.key, entry.order_id)

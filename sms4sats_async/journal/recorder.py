@@ -83,7 +83,7 @@ class Recorder:
     async def note(
         self, order_id: str | None, change: JournalChange, *, key: str = ""
     ) -> JournalEntry | None:
-        """Record what became known about an order; `key` identifies one without an id.
+        """Record what became known about an order; `key` identifies one without an ID.
 
         The failure of a journal must not hide where the money is. So it is reported and logged, and
         the call goes on.

@@ -19,7 +19,7 @@ SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = 0x53345341
 """Tells a journal from another program's SQLite file."""
 
-DAMAGED: Final = "it is damaged; keep it, because it has order ids, and give another path"
+DAMAGED: Final = "it is damaged; keep it, because it has order IDs, and give another path"
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(JournalEntry))
 _NAMES: Final = ", ".join(_FIELDS)

@@ -162,7 +162,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         action="store_false",
         help="no number is available: the service refunds every order",
     )
-    add("--seed", type=int, help="make ids and numbers the same in every run")
+    add("--seed", type=int, help="make IDs and numbers the same in every run")
     add(
         "--json",
         action="store_true",

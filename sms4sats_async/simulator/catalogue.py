@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 AUTO_SELECT = 999
-"""The id of "any country". (seen in clients)"""
+"""The ID of "any country". (seen in clients)"""
 
 COUNTRIES: tuple[Mapping[str, Any], ...] = (
     # `visible` and `rent` are missing on some countries; 0 is a valid id. (seen in clients)
@@ -70,9 +70,9 @@ _RECEIVE_PRICES: Mapping[str, int] = {"tg": 1500, "wa": 1800, "go": 1200}
 
 
 def country_id(country: object) -> int | None:
-    """Return the id of a country, given as an id or a name in any case; None if it is unknown.
+    """Return the ID of a country, given as an ID or a name in any case; None if it is unknown.
 
-    An id as a string is rejected: whether the real service accepts it is unknown.
+    An ID as a string is rejected: whether the real service accepts it is unknown.
     """
     if isinstance(country, bool):
         return None

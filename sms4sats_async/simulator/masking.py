@@ -1,4 +1,4 @@
-"""Mask secrets: an order id can read the code and cancel the order, and a key can spend."""
+"""Mask secrets: an order ID can read the code and cancel the order, and a key can spend."""
 
 import re
 
@@ -16,5 +16,5 @@ def mask(secret: str | None) -> str:
 
 
 def mask_all(text: str) -> str:
-    """Mask every word that is long enough to be an order id."""
+    """Mask every word that is long enough to be an order ID."""
     return _LONG_WORD.sub(lambda match: mask(match[0]), text)

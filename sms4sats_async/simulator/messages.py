@@ -22,7 +22,7 @@ def _parsed(body: bytes) -> Any:  # noqa: ANN401 - JSON can be anything
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """One request as it arrived. Its repr masks order id and key.
+    """One request as it arrived. Its repr masks order ID and key.
 
     Attributes:
         time: the time of the simulator's clock, in Unix seconds.
@@ -67,7 +67,7 @@ class Request:
         return self.headers.get("x-api-key") or None
 
     def __repr__(self) -> str:
-        """Return method and path, and the masked order id and key."""
+        """Return method and path, and the masked order ID and key."""
         parts = [self.method, mask_all(self.path)]
         if "orderId" in self.query:
             parts.append(f"orderId={mask(self.query['orderId'])}")

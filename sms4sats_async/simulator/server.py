@@ -53,7 +53,7 @@ class _Connection(H11Protocol):
         # `socket.create_server` name none. Without it, each answer takes 40 ms longer.
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # This log would show whole order ids. uvicorn's `access_log=False` would also switch off
+        # This log would show whole order IDs. uvicorn's `access_log=False` would also switch off
         # the access log of other uvicorn servers in this process.
         self.access_log = False
 

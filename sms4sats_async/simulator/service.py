@@ -59,7 +59,7 @@ class Simulator:
                 its number is assigned 5 s, and its code delivered 65 s after the payment.
             clock: the clock of the service; by default real time. The service uses the clock's
                 `true_time` if it has one (the clocks of this package have), else its `now`.
-            seed: makes ids, numbers and invoices the same in every run; None: different ones.
+            seed: makes IDs, numbers and invoices the same in every run; None: different ones.
         """
         self.behaviour: Behaviour = Behaviour() if behaviour is None else behaviour
         self.clock: Clock = ScaledClock(1.0) if clock is None else clock
@@ -199,7 +199,7 @@ class Simulator:
         """Return one order as it is now.
 
         Raises:
-            LookupError: if there is no such order. Every method that takes an id raises it.
+            LookupError: if there is no such order. Every method that takes an ID raises it.
         """
         with self._lock:
             return self._store.find(order_id, self._now())
@@ -236,7 +236,7 @@ class Simulator:
         """Deliver the code of a paid order; assign a number first if there is none.
 
         Args:
-            order_id: the id of the order.
+            order_id: the ID of the order.
             code: the code; by default the one in the behaviour of the order.
 
         Raises:
@@ -324,7 +324,7 @@ class Simulator:
 
 
 def _log_line(now: float, request: Request, sent: Answer, fault: Fault | None) -> str:
-    """Return the log line of one request, with order id and key masked."""
+    """Return the log line of one request, with order ID and key masked."""
     outcome = sent.status if sent.ending is Ending.COMPLETE else sent.ending.value
     parts = [time.strftime("%H:%M:%S", time.gmtime(now)), str(request), "->", str(outcome)]
     match sent.json:

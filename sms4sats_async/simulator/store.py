@@ -33,7 +33,7 @@ class Store:
         """Start without orders.
 
         Args:
-            seed: makes ids, numbers and invoices the same in every run; None: different ones.
+            seed: makes IDs, numbers and invoices the same in every run; None: different ones.
         """
         self.balances: dict[str, int] = {}
         self._orders: dict[str, Order] = {}
@@ -48,7 +48,7 @@ class Store:
         """Return an order as it is at that time.
 
         Args:
-            order_id: the id of the order.
+            order_id: the ID of the order.
             now: Unix seconds.
 
         Raises:
@@ -62,7 +62,7 @@ class Store:
         return order
 
     def order_id_of(self, payreq: str) -> str:
-        """Return the id of the order that an invoice pays; return any other text unchanged."""
+        """Return the ID of the order that an invoice pays; return any other text unchanged."""
         return self._ids_by_payreq.get(payreq, payreq)
 
     def create(
@@ -131,7 +131,7 @@ class Store:
         """Apply an event to an order.
 
         Args:
-            order_id: the id of the order.
+            order_id: the ID of the order.
             event: the event.
             now: Unix seconds.
             number: the number to assign; None: a random one.

@@ -70,7 +70,7 @@ def read_environment(root: httpx.URL) -> Environment:
 def _proxy(root: httpx.URL) -> httpx.Proxy | None:
     """Return the proxy for `root`, or None.
 
-    Plain HTTP to this machine never goes through a proxy: the API key and the order id would be
+    Plain HTTP to this machine never goes through a proxy: the API key and the order ID would be
     readable there.
     """
     host = root.raw_host.decode("ascii")

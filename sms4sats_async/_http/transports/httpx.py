@@ -75,7 +75,7 @@ _UNDER_WAY: Final = ContextVar("a request of this library is under way", default
 
 
 class _HideOrderIds(logging.Filter):
-    """Takes order ids out of the lines that httpx and httpcore write about our requests."""
+    """Takes order IDs out of the lines that httpx and httpcore write about our requests."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not _UNDER_WAY.get():
@@ -92,7 +92,7 @@ _HTTPCORE_LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
 
 
 def hide_order_ids_in_logs(library: str) -> None:
-    """Keep the order ids of our requests out of what a library logs.
+    """Keep the order IDs of our requests out of what a library logs.
 
     httpx writes the whole URL of each request at INFO, and httpcore the headers of each answer at
     DEBUG, `Location` included. A filter acts on the logger that has it and on no other;
@@ -105,7 +105,7 @@ def hide_order_ids_in_logs(library: str) -> None:
 
 @contextmanager
 def order_ids_hidden() -> Generator[None]:
-    """Hide order ids in the lines that a library logs for this task, and in no other lines."""
+    """Hide order IDs in the lines that a library logs for this task, and in no other lines."""
     token = _UNDER_WAY.set(True)
     try:
         yield
