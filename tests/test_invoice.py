@@ -542,7 +542,7 @@ def test_encoder_of_this_file_writes_an_example_exactly() -> None:
 def test_amount_is_exact_in_millisatoshis_and_rounded_up_in_satoshis(
     amount: str, millisatoshis: int | None, satoshis: int | None
 ) -> None:
-    """Otherwise an invoice for 1500.5 sat would pass a limit of 1500."""
+    """Otherwise, an invoice for 1500.5 sat would pass a limit of 1500."""
     invoice = Invoice.parse(written(f"lnbc{amount}"))
 
     assert invoice.amount_msat == millisatoshis

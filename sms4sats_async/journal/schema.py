@@ -249,7 +249,7 @@ def _entry(row: Sequence[Any]) -> JournalEntry:
 def _storable(value: object) -> object:
     """Return a value that SQLite can store: a lone surrogate, which JSON may contain, becomes `?`.
 
-    Otherwise one invalid character in an error text would prevent that the code is recorded.
+    Otherwise, one invalid character in an error text would prevent that the code is recorded.
     """
     if not isinstance(value, str) or value.isascii():
         return value
