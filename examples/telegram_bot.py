@@ -41,7 +41,7 @@ log = logging.getLogger("bot")
 
 
 class CodeBot:
-    """Handles the two commands, and tells customers what becomes of their orders."""
+    """Handles the two commands, and tells customers how their orders end."""
 
     def __init__(
         self, bot: Bot, client: Sms4SatsClient, journal: SqliteJournal, scheduler: OrderScheduler

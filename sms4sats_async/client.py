@@ -727,8 +727,8 @@ class Sms4SatsClient:
             OrderError: If the invoice is refused. Nothing was paid, and an order that is not paid
                 ends automatically.
             JournalError: If the order or the deadline cannot be recorded; see `create_order`.
-            Sms4SatsError: What `create_order` raises; or the last refusal, where the end is unknown
-                or the cancel was refused lastingly.
+            Sms4SatsError: What `create_order` raises; or the last failure, if the end is unknown or
+                the cancel was refused lastingly.
         """
         limit = validate.seconds("timeout", timeout)
         interval = validate.positive_seconds("poll_interval", poll_interval)

@@ -109,14 +109,15 @@ class OrderScheduler:
         Args:
             order: The order, or its ID. An ID that the journal does not know counts as created now.
             timeout: Seconds (or a timedelta) from now to wait for the code. None keeps the recorded
-                deadline, or takes the scheduler's `timeout` where none is recorded.
-            not_before: With a time zone: leave the order alone from the deadline until then.
+                deadline, or uses the scheduler's `timeout` if none is recorded.
+            not_before: A time with a time zone. From the deadline until then, the scheduler does
+                nothing with the order.
 
         Raises:
             InvalidArgumentError: If an argument is invalid, or the order belongs to another service
                 root.
-            JournalError: The journal cannot be written. The order is driven, but would not survive
-                a crash.
+            JournalError: If the journal cannot be written. The order is driven, but would not
+                survive a crash.
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
         limit = None if timeout is None else validate.seconds("timeout", timeout)
@@ -183,9 +184,9 @@ class OrderScheduler:
         """Return an async iterator of the results.
 
         A result counts as delivered when the loop asks for the next one, and the journal records
-        that first. A result whose handling was interrupted by a crash comes again after the
-        restart; so does one whose loop ended early, to the next iterator. Results that no loop
-        reads stay in the journal. Only the newest iterator gets results: other listeners use
+        that first. After a crash, the next process gets the result again that was being handled. If
+        a loop ends early, the next iterator gets its last result again. Results that no loop reads
+        stay in the journal. Only the newest iterator gets results: other listeners use
         `on_event`. It ends when `run` does.
         """
         return OrderResults(self._store)

@@ -183,7 +183,7 @@ async def drive(
         keep_claim: Keep the claim if there is no result.
 
     Raises:
-        Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused.
+        Sms4SatsError: The last failure, if the end is unknown or the cancel was refused.
     """
     nap = Nap() if nap is None else nap
     announced: object = None

@@ -137,7 +137,7 @@ class OpenOrder:
 
         Raises:
             JournalError: The deadline cannot be recorded; nothing was sent.
-            Sms4SatsError: The last refusal, where the end is unknown or the cancel was refused.
+            Sms4SatsError: The last failure, if the end is unknown or the cancel was refused.
         """
         if self.result is not None:
             return self.result

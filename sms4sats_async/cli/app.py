@@ -245,7 +245,7 @@ async def code(
     *,
     timeout: Annotated[
         timedelta,
-        _option("D", "How long to wait for the code before cancelling; 5m if left out.", span),
+        _option("D", "How long to wait for the code before cancelling; by default 5m.", span),
     ] = DEFAULT_TIMEOUT,
     max_price: Annotated[
         int | None, _option("SATOSHIS", "Refuse an invoice for more.", satoshis)
@@ -386,12 +386,12 @@ async def pending(session: Session) -> None:
 async def resume(
     session: Session,
     order_id: Annotated[
-        str | None, _argument("ID", "All pending orders if left out.", _order_id)
+        str | None, _argument("ID", "By default all pending orders.", _order_id)
     ] = None,
     *,
     timeout: Annotated[
         timedelta | None,
-        _option("D", "How long to wait for the code; until the recorded time if left out.", span),
+        _option("D", "How long to wait for the code; by default until the recorded time.", span),
     ] = None,
 ) -> None:
     """Resume an order, or all that are pending: the code or the refund."""
