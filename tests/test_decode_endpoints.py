@@ -294,7 +294,7 @@ def test_an_invalid_price_in_a_list_is_refused(price: object) -> None:
         decode_rental_countries([RENTAL, RENTAL | {"price": price}], None)
 
 
-def test_entries_that_were_left_out_are_logged_in_one_line(
+def test_skipped_entries_are_logged_in_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -302,7 +302,7 @@ def test_entries_that_were_left_out_are_logged_in_one_line(
 
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("sms4sats_async", "WARNING")
-    assert record.getMessage() == ("3 of 4 countries were left out: the answer's eng is not a text")
+    assert record.getMessage() == ("3 of 4 countries were skipped: the answer's eng is not a text")
     fields = {name: getattr(record, name) for name in ("order", "left_out", "list")}
     assert fields == {"order": None, "left_out": 3, "list": "countries"}
 

@@ -794,13 +794,13 @@ UNUSABLE: Final[dict[str, tuple[Callable[[Path], None], str]]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "problem"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize(("make_unusable", "problem"), UNUSABLE.values(), ids=UNUSABLE)
 async def test_no_order_is_requested_with_a_file_that_cannot_be_used(
-    spoil: Callable[[Path], None], problem: str, tmp_path: Path
+    make_unusable: Callable[[Path], None], problem: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "folder" / "journal"
     path.parent.mkdir()
-    await anyio.to_thread.run_sync(spoil, path)
+    await anyio.to_thread.run_sync(make_unusable, path)
     async with SqliteJournal(path) as journal:
         it = Recorded(journal)
         for call in CALLS.values():

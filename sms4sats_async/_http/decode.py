@@ -361,8 +361,8 @@ class _OddEntryError(Exception):
 def _entries(value: object, what: str, read: Callable[[dict[str, Any]], T]) -> list[T]:
     """Return the entries of a list that can be read.
 
-    One odd entry does not spoil a list: it is left out, and one warning counts those that were. If
-    nothing in a list can be read, it is not the answer that was expected.
+    An entry that cannot be read is skipped, and one warning counts the skipped ones. If no entry can
+    be read, it is not the answer that was expected.
     """
     if not isinstance(value, list):
         problem = f"the answer is a JSON {type(value).__name__} where a list belongs"
@@ -378,7 +378,7 @@ def _entries(value: object, what: str, read: Callable[[dict[str, Any]], T]) -> l
         if not entries:
             raise _wrong_shape(problems[0])
         LOGGER.warning(
-            "%d of %d %s were left out: %s",
+            "%d of %d %s were skipped: %s",
             len(problems),
             len(problems) + len(entries),
             what,
