@@ -361,7 +361,7 @@ class _OddEntryError(Exception):
 def _entries(value: object, what: str, read: Callable[[dict[str, Any]], T]) -> list[T]:
     """Return the entries of a list that can be read.
 
-    An entry that cannot be read is skipped, and one warning counts the skipped ones. If no entry can
+    An entry that cannot be read is skipped, and one warning counts these entries. If none can
     be read, it is not the answer that was expected.
     """
     if not isinstance(value, list):
