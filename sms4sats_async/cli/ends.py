@@ -51,7 +51,11 @@ class ExitCode(enum.IntEnum):
     """Ctrl-C or SIGTERM (128 + SIGINT, as shells do), or the reader of the output is gone."""
 
 
-_, _USAGE, _REFUSED, _UNKNOWN, _UNREACHABLE, _INTERRUPTED = ExitCode
+_USAGE: Final = ExitCode.USAGE
+_REFUSED: Final = ExitCode.REFUSED
+_UNKNOWN: Final = ExitCode.UNKNOWN
+_UNREACHABLE: Final = ExitCode.UNREACHABLE
+_INTERRUPTED: Final = ExitCode.INTERRUPTED
 
 
 class Stage(enum.Enum):
@@ -266,7 +270,7 @@ class Stop(Exception):  # noqa: N818 - the end of the command, not always an err
             values: The values of the fields of the next step.
         """
         super().__init__(problem)
-        self.end = _end(operation, code, problem, **values)
+        self.end: End = _end(operation, code, problem, **values)
 
 
 def result_in_words(result: OrderResult) -> str:
