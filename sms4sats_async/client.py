@@ -103,7 +103,8 @@ class Sms4SatsClient:
     """An asynchronous client for the sms4sats.com API, on asyncio and Trio.
 
     Use it with `async with`, or call `aclose()` at the end. It keeps no background task between
-    calls, and belongs to the event loop in which it is first used.
+    calls, except that an open order renews its claim. It belongs to the event loop in which it is
+    first used.
 
     Args:
         api_key: The key for prepaid calls; None: the environment's `SMS4SATS_API_KEY`. It is sent

@@ -60,7 +60,7 @@ _HEAD_START: Final = 0.05
 """Seconds that a payment gets before the first poll, which then often shows it. For a sync `pay` it
 is real time too: the clock of a test may jump, and the thread does not."""
 
-_RENEWAL: Final = 25.0
+RENEWAL: Final = 25.0
 """Seconds between two checks whether the claim must be renewed."""
 
 _NO_METADATA: Final[Mapping[str, str]] = {}
@@ -149,7 +149,7 @@ async def record(
             order.read_deadline = entry.code_deadline
             order.learn(entry)
     else:
-        order.unrecorded = intent
+        order.claimed_until, order.unrecorded = 0.0, intent
         order.learn(entry)
     if entry.finished_at is not None:
         order.entry = entry
@@ -193,7 +193,7 @@ async def drive(
             if isinstance(step, OrderResult):
                 break
             announced = _announce(context, order, step, announced)
-            await nap.until(context, order, min(step.age, order.age(context) + _RENEWAL))
+            await nap.until(context, order, min(step.age, order.age(context) + RENEWAL))
     except BaseException:
         if not keep_claim:
             await release(context, order)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
+from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._http.retrying import CONNECTIONS
@@ -267,17 +268,7 @@ class OrderQueue:
         A task group cannot be held open from one step of an iterator to the next: the caller may
         leave the loop in another task. So this is a plain task of the event loop.
         """
-        token: Any = current_token()
-        loop: Any = getattr(token, "native_token", token)
-        if hasattr(loop, "run_sync_soon"):
-            import trio  # noqa: PLC0415 - only where it runs
-
-            trio.lowlevel.spawn_system_task(self._run_to_the_end, end)
-            return
-        task = loop.create_task(self._run_to_the_end(end))
-        tasks = self._context.tasks
-        tasks.add(task)  # the event loop alone keeps no reference to it
-        task.add_done_callback(tasks.discard)
+        self._context.spawn(partial(self._run_to_the_end, end))
 
     async def _run_to_the_end(self, end: Callable[[Exception | None], None]) -> None:
         error: Exception | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -27,8 +28,12 @@ from sms4sats_async.results import OrderResult
 from sms4sats_async.retry import RetryPolicy
 
 from .decisions import AUTOMATIC_AGE, Intent
-from .drivers import code_status, deliver, drive, first_or_next, record
-from .steps import DrivenOrder, OrderContext, moment_of, release
+from .drivers import RENEWAL, code_status, deliver, drive, first_or_next, record
+from .steps import DrivenOrder, OrderContext, moment_of, release, renew
+
+_TICK: Final = 2.0
+"""Seconds of real time between two checks whether a claim must be renewed: short, because the time
+of a simulator may run faster."""
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
@@ -73,6 +78,7 @@ class OpenOrder:
         self._order: Order | None = None
         self._held: DrivenOrder | None = None
         self._is_opening = False
+        self._renewal: anyio.CancelScope | None = None
 
     @property
     def order(self) -> Order:
@@ -158,6 +164,9 @@ class OpenOrder:
             self._is_opening = False
         if self._held.entry is not None and self._held.entry.result is not None:
             self.result = await deliver(self._context, self._held.entry.result)
+        elif self._context.recorder.journal is not None:
+            self._renewal = anyio.CancelScope()
+            self._context.spawn(partial(self._keep_claim, self._renewal))
         return self
 
     async def __aexit__(
@@ -166,6 +175,7 @@ class OpenOrder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end_renewals()
         if self.result is not None:
             return
         if error is not None and not isinstance(error, Exception) and not is_of_others(error):
@@ -249,7 +259,32 @@ class OpenOrder:
         if result.outcome is None:
             return result
         self.result = result
+        self._end_renewals()
         return await deliver(self._context, result)
+
+    async def _keep_claim(self, scope: anyio.CancelScope) -> None:
+        """Renew the claim until the scope is cancelled, also while the block calls nothing.
+
+        This is a task of the event loop, because `__aenter__` cannot hold a task group open. The
+        block may be left in another task, and its exceptions would be wrapped in a group. It sleeps
+        in real time, because a clock for tests may jump at each sleep.
+        """
+        elapsed = self._context.elapsed
+        due = elapsed.now() + RENEWAL
+        with scope:
+            while True:
+                await anyio.sleep(_TICK)
+                if elapsed.now() >= due:
+                    due = elapsed.now() + RENEWAL
+                    await renew(
+                        self._context,
+                        self._driven_before,
+                        is_needed=lambda: not scope.cancel_called,
+                    )
+
+    def _end_renewals(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
 
     # --- in a task that is being cancelled --------------------------------------------------------
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
+from anyio.lowlevel import current_token
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP, ElapsedClock
 from sms4sats_async._http.decode import Cancelled
@@ -51,7 +52,7 @@ from .decisions import (
 from .states import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from sms4sats_async._clock import Clock
     from sms4sats_async._http.retrying import Calls
@@ -107,6 +108,19 @@ class OrderContext:
     def pause(self, interval: float) -> float:
         """Return the seconds until the next poll."""
         return interval * (1 + _JITTER * (2 * self.calls.random() - 1))
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task of the event loop itself; `run` raises nothing."""
+        token: Any = current_token()
+        loop: Any = getattr(token, "native_token", token)
+        if hasattr(loop, "run_sync_soon"):
+            import trio  # noqa: PLC0415 - only where it runs
+
+            trio.lowlevel.spawn_system_task(run)
+            return
+        task = loop.create_task(run())
+        self.tasks.add(task)  # the event loop alone keeps no reference to it
+        task.add_done_callback(self.tasks.discard)
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -638,6 +652,30 @@ async def hold_result(
         return None
     assert entry.claimed_until is not None  # noqa: S101 - whoever claims says until when
     return entry.claimed_until.timestamp()
+
+
+async def renew(
+    context: OrderContext, order: DrivenOrder, *, is_needed: Callable[[], bool]
+) -> None:
+    """Claim an order again whose claim ends soon although its driver takes no step.
+
+    Args:
+        context: The context.
+        order: The order.
+        is_needed: Asked at the moment of the change. It returns False once the claim was given up,
+            so that a renewal under way does not bring it back.
+    """
+    now = context.recorder.now()
+    if _outlasts(order.claimed_until, now, LONGEST_STEP):
+        return
+    take = claim_if_ours(context, order.owner)
+    entry = await context.recorder.note(
+        order.order_id, lambda entry: take(entry) if is_needed() else entry
+    )
+    if entry is not None:
+        # Where another driver has it, the next step must not trust the old claim.
+        until = entry.claimed_until if entry.claimed_by == order.owner else None
+        order.claimed_until = 0.0 if until is None else until.timestamp()
 
 
 async def release(context: OrderContext, order: DrivenOrder) -> None:
