@@ -12,7 +12,6 @@ import attrs
 from . import _validate as validate
 from ._clock import time_span
 from ._orders.decisions import Intent
-from ._orders.drivers import check_root
 from ._orders.many import (
     AT_ONCE,
     OrderQueue,
@@ -21,7 +20,7 @@ from ._orders.many import (
     ResultStore,
     release_claims,
 )
-from ._orders.steps import OrderContext, hold_result
+from ._orders.steps import OrderContext, check_root, hold_result
 from ._process import is_of_this_process, new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError

@@ -24,7 +24,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.events import Waiting
 from sms4sats_async.invoice import Invoice
-from sms4sats_async.journal.entry import acknowledge, belongs_to, release_claim
+from sms4sats_async.journal.entry import acknowledge, release_claim
 from sms4sats_async.models import (
     CodeStatus,
     Money,
@@ -42,6 +42,7 @@ from .steps import (
     OrderContext,
     Step,
     advance,
+    check_root,
     claim_if_ours,
     ended_elsewhere,
     moment_of,
@@ -154,21 +155,6 @@ async def record(
     if entry.finished_at is not None:
         order.entry = entry
     return entry
-
-
-def check_root(context: OrderContext, entry: JournalEntry) -> None:
-    """Refuse an order of another service root.
-
-    Raises:
-        InvalidArgumentError: It belongs to another one.
-    """
-    root = context.recorder.base_url
-    if not belongs_to(entry, root):
-        problem = (
-            f"the order belongs to {quote(str(entry.base_url))}, but this client uses "
-            f"{quote(root)}; use a client with that base_url"
-        )
-        raise InvalidArgumentError(problem, order_id=entry.order_id)
 
 
 async def drive(

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._http.retrying import CONNECTIONS
-from sms4sats_async.errors import ClientStateError, JournalError
+from sms4sats_async.errors import ClientStateError, JournalError, Sms4SatsError
 from sms4sats_async.events import OrderEnded
 from sms4sats_async.journal.entry import release_claim
 from sms4sats_async.results import OrderResult
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
 
-    from sms4sats_async.errors import Sms4SatsError
     from sms4sats_async.journal.entry import JournalChange
     from sms4sats_async.models import OrderState
 
     from .decisions import Action, Intent, Refusals
-    from .steps import OrderContext
+    from .steps import OrderContext, Step
 
 _TICK: Final = 0.1
 """Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
@@ -171,7 +170,9 @@ class OrderQueue:
             would only wait for one, and time out.
         finish: Takes the result of an order, and until when it is claimed; None without a claim.
         owner: The name under which orders are claimed; empty: none is claimed.
-        until_empty: Whether `run` ends when no order is left.
+        until_empty: Whether `run` ends when no order is left. Each order gets a result then: also
+            one that another process delivered, and one whose end is unknown because the client was
+            closed. Otherwise such results are left to that process, or `run` raises.
     """
 
     def __init__(
@@ -411,7 +412,7 @@ class OrderQueue:
         driven = order.driven(self._owner)
         known = driven.known
         try:
-            step = await first_or_next(self._context, driven, alone=True)
+            step = await self._step(driven)
         except BaseException:
             await self._keep(order, driven)
             raise
@@ -422,6 +423,17 @@ class OrderQueue:
         if driven.known is known:
             await checkpoint()  # many orders that need no request must not stop the event loop
         return None if isinstance(step, OrderResult) else step
+
+    async def _step(self, driven: DrivenOrder) -> Step:
+        try:
+            return await first_or_next(self._context, driven, alone=not self._until_empty)
+        except Sms4SatsError as error:
+            if not self._until_empty:
+                raise
+            notes = driven.metadata
+            return OrderResult(
+                driven.order_id, None, attempts=driven.attempts, error=error, metadata=notes
+            )
 
     async def _keep(self, order: QueuedOrder, driven: DrivenOrder) -> None:
         """Keep what a step learned."""
@@ -439,7 +451,7 @@ class OrderQueue:
             await release(self._context, driven)
             # The order may go on, but not here.
             self._context.report(OrderEnded(driven.order_id, result))
-        if entry is None or entry.delivered_at is None:
+        if self._until_empty or entry is None or entry.delivered_at is None:
             self._finish(result, driven.claimed_until or None)
 
 

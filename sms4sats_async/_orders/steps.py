@@ -17,7 +17,14 @@ from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP, ElapsedClock
 from sms4sats_async._http.decode import Cancelled
 from sms4sats_async._http.endpoints import CANCEL_ORDER, GET_ORDER_STATUS
 from sms4sats_async._process import has_died
-from sms4sats_async.errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
+from sms4sats_async._redact import quote
+from sms4sats_async.errors import (
+    APIError,
+    ClientStateError,
+    InvalidArgumentError,
+    RateLimitError,
+    Sms4SatsError,
+)
 from sms4sats_async.events import OrderEnded, StatusPolled
 from sms4sats_async.journal.entry import (
     LEASE,
@@ -178,7 +185,9 @@ class DrivenOrder:
         if entry.number_seen_at is not None and self.known.number_age is None:
             seen = (entry.number_seen_at - created_at).total_seconds()
             self.known = attrs.evolve(self.known, number_age=seen)
-        if entry.refused_at is not None and self.known.refusals is None:
+        # A driver that does not persist reports a refusal of its own cancel only.
+        persists = self.intent.persists
+        if entry.refused_at is not None and self.known.refusals is None and persists:
             # Refused in an earlier process, which read the status before it recorded that.
             age = (entry.refused_at - created_at).total_seconds()
             refusals = Refusals(entry.refusals, age)
@@ -591,6 +600,8 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
         # record the claim does not stop the order.
         return 0.0
     if not belongs_to(entry, recorder.base_url):
+        if not alone:
+            check_root(context, entry)
         return LEASE.total_seconds()  # the caller who added it gets an error
     left = claim_left(entry, order.owner, now).total_seconds()
     order.claimed_until = 0.0
@@ -598,13 +609,28 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
         order.unrecorded = None
         if entry.claimed_until is not None:
             order.claimed_until = entry.claimed_until.timestamp()
-    if entry.finished_at is None and left == 0:
+    if entry.finished_at is not None:
+        order.entry = entry if left == 0 or not alone else None
+    elif left == 0:
         order.adopt(entry)
-    elif entry.finished_at is None:
+    else:
         order.learn(entry)
-    elif left == 0 or not alone:
-        order.entry = entry
     return left
+
+
+def check_root(context: OrderContext, entry: JournalEntry) -> None:
+    """Refuse an order of another service root.
+
+    Raises:
+        InvalidArgumentError: It belongs to another one.
+    """
+    root = context.recorder.base_url
+    if not belongs_to(entry, root):
+        problem = (
+            f"the order belongs to {quote(str(entry.base_url))}, but this client uses "
+            f"{quote(root)}; use a client with that base_url"
+        )
+        raise InvalidArgumentError(problem, order_id=entry.order_id)
 
 
 def claim_if_ours(

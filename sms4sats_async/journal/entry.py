@@ -435,6 +435,11 @@ def record_intent(
     )
 
 
+def if_known(change: JournalChange) -> JournalChange:
+    """Return the change that does nothing for an order that the journal does not know."""
+    return lambda entry: None if entry is None else change(entry)
+
+
 def defer(entry: JournalEntry | None) -> JournalEntry | None:
     """Leave an order to the service, which refunds it automatically after 21 minutes."""
     if entry is None:
