@@ -210,6 +210,8 @@ class OrderJournal(Protocol):
     async def pending(self, base_url: str | None = None) -> list[JournalEntry]:
         """Return the entries of orders that have not ended, the oldest first.
 
+        An entry that cannot be read stops no other: it is reported, left out, and kept.
+
         Args:
             base_url: Only orders of this service root, and orders whose root is unknown.
         """
