@@ -604,7 +604,8 @@ class Sms4SatsClient:
             order: The order, or its id.
             created_at: When the order was created, with a time zone. None: as the order or the
                 journal says; where both do not know, now, which is never too early.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             watch: Poll the status meanwhile, and stop as soon as the order has ended. A poll that
                 fails does not end the wait.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
@@ -656,7 +657,8 @@ class Sms4SatsClient:
             timeout: Seconds (or a timedelta) to wait for the code; 0 cancels as soon as allowed.
             created_at: When the order was created, with a time zone. None: as the order or the
                 journal says; where both do not know, now.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
@@ -895,7 +897,8 @@ class Sms4SatsClient:
         Args:
             order: The order, or its id.
             scheduler: An `OrderScheduler` of this client that runs, to take the order over.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
@@ -915,7 +918,12 @@ class Sms4SatsClient:
         async def make(intent: Intent) -> tuple[DrivenOrder, Order]:
             context = self._context
             held = self._driven(order, intent, None, owner=new_owner())
-            change = record_intent(order, context.recorder.now(), self._base_url)
+            change = record_intent(
+                order,
+                context.recorder.now(),
+                self._base_url,
+                minimum_age=time_span(intent.minimum_age),
+            )
             entry = await record(context, held, change, operation="resume_order")
             if entry is not None and entry.order is not None:
                 return held, entry.order

@@ -718,7 +718,7 @@ async def test_cancelled_too_young_it_is_handed_to_the_scheduler(
         await it.advance(130)
         result = await anext(scheduler.results())
         assert (result.outcome, result.metadata) == (OrderOutcome.CANCELLED, METADATA)
-    assert it.cancel_ages() == [pytest.approx(180 if has_journal else 120, abs=6)]
+    assert it.cancel_ages() == [pytest.approx(183, abs=3)]
     assert it.is_refunded(opened.order_id)
 
 

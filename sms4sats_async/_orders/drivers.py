@@ -149,6 +149,9 @@ async def record(
         else:
             order.read_deadline = entry.code_deadline
             order.learn(entry)
+            if entry.minimum_age is not None:
+                age = entry.minimum_age.total_seconds()
+                order.intent = attrs.evolve(order.intent, minimum_age=age)
     else:
         order.claimed_until, order.unrecorded = 0.0, intent
         order.learn(entry)

@@ -162,6 +162,7 @@ class OpenOrder:
             self._held, self._order = await self._make(self._intent)
         finally:
             self._is_opening = False
+        self._intent = self._held.intent  # the journal may have a longer minimum age
         if self._held.entry is not None and self._held.entry.result is not None:
             self.result = await deliver(self._context, self._held.entry.result)
         elif self._context.recorder.journal is not None:
@@ -323,8 +324,10 @@ class OpenOrder:
         has_journal = context.recorder.journal is not None
         if self.result is None:
             if self._scheduler is not None:
-                # The scheduler drives it from this call on, before anything is awaited.
-                added = self._scheduler.add(self.order, timeout=0)
+                # The scheduler drives it from this call on, before anything is awaited. Without a
+                # journal it does not know the minimum age.
+                young = max(0.0, self._intent.minimum_age - held.age(context))
+                added = self._scheduler.add(self.order, timeout=young)
                 kept = "the scheduler drives it now"
             elif has_journal:
                 kept = "it is in the journal, for the next scheduler"
