@@ -109,7 +109,9 @@ class OrderScheduler:
             order: The order, or its id. An id that the journal does not know counts as created now.
             timeout: Seconds (or a timedelta) from now to wait for the code. None keeps the recorded
                 deadline, or takes the scheduler's `timeout` where none is recorded.
-            not_before: With a time zone: leave the order alone from the deadline until then.
+            not_before: With a time zone: leave the order alone from the deadline until then, by the
+                wall clock. If that clock is set back later, the time that was left at the call
+                counts, also after a restart.
 
         Raises:
             InvalidArgumentError: If an argument is invalid, or the order belongs to another service
@@ -238,7 +240,7 @@ class OrderScheduler:
     def _adopt(self, queued: QueuedOrder, entry: JournalEntry) -> None:
         """Follow what the journal says the caller wants."""
         driven = queued.driven(self._owner)
-        driven.adopt(entry)
+        driven.adopt(entry, self._context)
         queued.rest(driven)
 
     def _queued(

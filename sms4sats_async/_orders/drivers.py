@@ -145,7 +145,7 @@ async def record(
     if entry.claimed_by == order.owner and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
         if follows:
-            order.adopt(entry)
+            order.adopt(entry, context)
         else:
             order.read_deadline = entry.code_deadline
             order.learn(entry)

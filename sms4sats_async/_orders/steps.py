@@ -193,7 +193,7 @@ class DrivenOrder:
             refusals = Refusals(entry.refusals, age)
             self.known = attrs.evolve(self.known, refusals=refusals)
 
-    def adopt(self, entry: JournalEntry) -> None:
+    def adopt(self, entry: JournalEntry, context: OrderContext) -> None:
         """Take over that, and follow what the caller wants, which may be newer in the journal."""
         self.learn(entry)
         created_at = entry.created_at
@@ -206,6 +206,9 @@ class DrivenOrder:
         not_before = 0.0
         if entry.not_before is not None:
             not_before = (entry.not_before - created_at).total_seconds()
+            if not_before < 0:  # the clock was set back since the order was created
+                left = (entry.not_before - context.recorder.now()).total_seconds()
+                not_before = max(0.0, self.age(context) + left)
             if entry.code_deadline is None:
                 self.deadline = 0.0  # left to the service: no caller waits for its code
         minimum_age = self.intent.minimum_age
@@ -612,7 +615,7 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
     if entry.finished_at is not None:
         order.entry = entry if left == 0 or not alone else None
     elif left == 0:
-        order.adopt(entry)
+        order.adopt(entry, context)
     else:
         order.learn(entry)
     return left
