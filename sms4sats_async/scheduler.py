@@ -185,9 +185,15 @@ class OrderScheduler:
 
         A result counts as delivered when the loop asks for the next one, and the journal records
         that first. A result whose handling was interrupted by a crash comes again after the
-        restart; so does one whose loop ended early, to the next iterator. Results that no loop
-        reads stay in the journal. Only the newest iterator gets results: other listeners use
-        `on_event`. It ends when `run` does.
+        restart; so does one whose loop ended early, to the next iterator. Only the newest iterator
+        gets results: other listeners use `on_event`. It ends when `run` does.
+
+        Results that no loop reads stay in the journal. They are reported again after each restart,
+        and `prune` keeps them. So read them in every process that runs a scheduler, even if you
+        drop them.
+
+        A body of the loop that takes longer than 30 seconds may see its result delivered by another
+        process too, if that runs at the same time: the claim of the result may have ended.
         """
         return OrderResults(self._store)
 
