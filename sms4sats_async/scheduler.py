@@ -192,8 +192,8 @@ class OrderScheduler:
         and `prune` keeps them. So read them in every process that runs a scheduler, even if you
         drop them.
 
-        A body of the loop that takes longer than 30 seconds may see its result delivered by another
-        process too, if that runs at the same time: the claim of the result may have ended.
+        The claim of a result lasts for at least 30 seconds when the loop gets it. If the body of
+        the loop takes longer, another process that runs at the same time may deliver it too.
         """
         return OrderResults(self._store)
 
