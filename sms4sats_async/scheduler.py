@@ -1,6 +1,6 @@
 """Many orders at once: drives each to its code or its refund, also after a restart."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -21,14 +21,16 @@ from ._orders.many import (
     release_claims,
 )
 from ._orders.steps import OrderContext, check_root, hold_result
-from ._process import is_of_this_process, new_owner
+from ._process import has_died, is_of_this_process, new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
 from .journal import JournalChange, JournalEntry
 from .journal.entry import (
+    LEASE,
     acknowledge,
     belongs_to,
     both,
+    claim_left,
     defer,
     record_intent,
     release_claim,
@@ -38,6 +40,10 @@ from .results import OrderResult
 
 _INTENT: Final = Intent(poll_interval=5.0)
 _CHECK_SPREAD: Final = 1.0
+_TICK: Final = 10.0
+"""Seconds of real time between two checks whether to read the journal again. A clock for tests may
+jump at each sleep."""
+
 _SAME_TIME: Final = 0.01
 """Seconds by which the journal's rounded times may differ from the clock's."""
 
@@ -50,7 +56,8 @@ class OrderScheduler:
     It polls each order for its code until the order's own deadline, then cancels as soon as the
     service allows it. Start `run` in a task group of your own. `run` first resumes the orders of
     this service root that the journal has as pending, so a process that restarts after a crash goes
-    on where it was.
+    on where it was. Every 90 seconds it takes over what another driver left meanwhile: an order
+    with a recorded deadline whose claim is free.
 
     Several schedulers may share a journal, in one process or in several: each order is claimed
     before a request is sent for it.
@@ -82,11 +89,13 @@ class OrderScheduler:
         self._queue = OrderQueue(
             self._context,
             concurrency=validate.whole_number("concurrency", concurrency, least=1),
-            finish=self._store.put,
+            finish=self._finish,
             owner="" if client.journal is None else self._owner,
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
+        # Orders whose end is unknown; only `add` drives them again.
+        self._given_up: set[str] = set()
         self._running = False
 
     def __len__(self) -> int:
@@ -153,6 +162,7 @@ class OrderScheduler:
             if older is not None:  # awaited later, it must not undo this one
                 older.unrecorded = queued.unrecorded
             self._unrecorded[order_id] = queued
+        self._given_up.discard(order_id)
         self._queue.add(queued)
         return self._record(queued)
 
@@ -216,22 +226,53 @@ class OrderScheduler:
         self._store.reopen()
         try:
             # Outside of the task group, which would wrap what this raises.
-            await self._resume()
-            await self._queue.run()
+            await self._resume(lambda _: True)
+            await self._queue.run(beside=self._look_again)
         finally:
             self._running = False
             self._store.end()
             await release_claims(self._context, self._owner, self._store.give_up_claims())
 
-    async def _resume(self) -> None:
+    async def _look_again(self) -> None:
+        """Take over what other drivers left, such as a process that died or was stopped."""
+        recorder, elapsed = self._context.recorder, self._context.elapsed
+        due = elapsed.now() + LEASE.total_seconds()
+        while recorder.journal is not None:
+            await anyio.sleep(_TICK)
+            if elapsed.now() >= due:
+                due = elapsed.now() + LEASE.total_seconds()
+                try:
+                    await self._resume(self._was_left)
+                except JournalError as error:
+                    recorder.complain(None, error)
+
+    def _was_left(self, entry: JournalEntry) -> bool:
+        """Return whether an order had a driver and has none now.
+
+        An order without a deadline never had one: a caller may wait for it with `wait_for_code`.
+        """
+        if entry.code_deadline is None or entry.order_id in self._given_up:
+            return False
+        left = claim_left(entry, self._owner, self._context.recorder.now())
+        return left <= timedelta(0) or has_died(entry.claimed_by or "")
+
+    def _finish(self, result: OrderResult, claimed_until: float | None) -> None:
+        if result.outcome is None:
+            self._given_up.add(result.order_id)
+        self._store.put(result, claimed_until)
+
+    async def _resume(self, is_wanted: Callable[[JournalEntry], bool]) -> None:
+        entries = await self._context.recorder.pending()
         waiting = set(self._store.order_ids)
-        for number, entry in enumerate(await self._context.recorder.pending(), 1):
+        for number, entry in enumerate(entries, 1):
             order_id = entry.order_id
             if order_id is None or order_id in waiting or self._queue.get(order_id) is not None:
                 continue
-            self._queue.add(self._resumed(entry, order_id), soon=entry.undelivered)
+            if is_wanted(entry):
+                self._queue.add(self._resumed(entry, order_id), soon=entry.undelivered)
             if number % AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
+                waiting.update(self._store.order_ids)
 
     def _resumed(self, entry: JournalEntry, order_id: str) -> QueuedOrder:
         queued = self._queued(order_id, entry.created_at, entry.metadata)

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import attrs
@@ -25,7 +25,7 @@ from .drivers import first_or_next
 from .steps import DrivenOrder, release
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
     from datetime import datetime
 
     from sms4sats_async.journal.entry import JournalChange
@@ -237,8 +237,11 @@ class OrderQueue:
         """Go on only as long as somebody may read the results."""
         self._reader = weakref.ref(reader)
 
-    async def run(self) -> None:
+    async def run(self, *, beside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Take the steps that are due, until the task is cancelled or a bounded queue is empty.
+
+        Args:
+            beside: Something to run as long; it raises nothing.
 
         Raises:
             ClientStateError: The client, or its HTTP session, is closed.
@@ -249,6 +252,8 @@ class OrderQueue:
                 self._scope = group.cancel_scope
                 for _ in range(self._workers):
                     group.start_soon(self._work)
+                if beside is not None:
+                    group.start_soon(beside)
                 try:
                     await self._keep_time()
                 except Exception as failure:  # noqa: BLE001 - carried out of the task group, whole
