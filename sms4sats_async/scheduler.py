@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import cache, partial
 from itertools import islice
 from typing import Final
 
@@ -94,7 +95,7 @@ class OrderScheduler:
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
-        # Orders whose end is unknown; only `add` drives them again.
+        # Orders that were removed or whose end is unknown; only `add` drives them again.
         self._given_up: set[str] = set()
         self._running = False
 
@@ -181,6 +182,7 @@ class OrderScheduler:
                 a scheduler would resume it after a restart.
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        self._given_up.add(order_id)
         removed = self._queue.remove(order_id)
         for added in (removed, self._unrecorded.pop(order_id, None)):
             if added is not None:  # awaited later, that `add` must not undo this
@@ -242,19 +244,23 @@ class OrderScheduler:
             if elapsed.now() >= due:
                 due = elapsed.now() + LEASE.total_seconds()
                 try:
-                    await self._resume(self._was_left)
+                    # Thousands of orders may have the same driver, and each check reads files.
+                    await self._resume(partial(self._was_left, cache(has_died)))
                 except JournalError as error:
                     recorder.complain(None, error)
 
-    def _was_left(self, entry: JournalEntry) -> bool:
+    def _was_left(self, has_died: Callable[[str], bool], entry: JournalEntry) -> bool:
         """Return whether an order had a driver and has none now.
 
         An order without a deadline never had one: a caller may wait for it with `wait_for_code`.
         """
         if entry.code_deadline is None or entry.order_id in self._given_up:
             return False
+        if entry.claimed_by is None or has_died(entry.claimed_by):
+            return True
+        # A process that lives may need longer than a lease to handle a result.
         left = claim_left(entry, self._owner, self._context.recorder.now())
-        return left <= timedelta(0) or has_died(entry.claimed_by or "")
+        return left <= timedelta(0) and not entry.undelivered
 
     def _finish(self, result: OrderResult, claimed_until: float | None) -> None:
         if result.outcome is None:

@@ -13,7 +13,7 @@ from sms4sats_async import (
 )
 from sms4sats_async.journal.entry import record_outcome
 from sms4sats_async.simulator import Fault
-from tests.many import Scene, running, take
+from tests.many import Scene, claim_as, running, take
 from tests.simulated import CODE, NEVER_REFUNDED, FailingJournal
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,45 @@ async def test_an_order_without_a_deadline_is_left_alone(why: str, journal: Coun
             await look(scene, journal)
         assert len(scheduler) == 0
     assert scene.cancels() == []
+
+
+async def test_an_order_that_is_removed_while_the_journal_is_read_stays_removed(
+    journal: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(journal=journal)
+    scheduler = OrderScheduler(scene.client)
+    read = journal.undelivered
+    async with running(scheduler):
+        order = await scene.order()
+        await scheduler.add(order, timeout=600)
+
+        async def remove_meanwhile(base_url: str | None = None) -> list[JournalEntry]:
+            await scheduler.remove(order)
+            return await read(base_url)
+
+        monkeypatch.setattr(journal, "undelivered", remove_meanwhile)
+        await look(scene, journal)
+        assert len(scheduler) == 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "taken"), [(None, 1), ("another machine", 0)], ids=["nobody", "another machine"]
+)
+async def test_a_result_is_taken_over_unless_a_driver_may_handle_it(
+    owner: str | None, taken: int, journal: Counted
+) -> None:
+    """Its claim may have ended, because a lease is shorter than some handling of a result."""
+    scene = Scene(journal=journal)
+    scheduler = OrderScheduler(scene.client)
+    async with running(scheduler):
+        order = await scene.order()
+        await OrderScheduler(scene.client).add(order, timeout=600)
+        if owner is not None:
+            await claim_as(owner, journal, order.order_id, scene.clock.now() - 60)
+        ends = record_outcome(OrderOutcome.CANCELLED, order.created_at, final=True)
+        await journal.update([(order.order_id, ends)])
+        await look(scene, journal)
+        assert [result.order_id for result in scene.ended()] == [order.order_id] * taken
 
 
 async def test_an_unknown_end_is_reported_once(journal: Counted) -> None:
