@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,6 +33,7 @@ from sms4sats_async import (
     ReceiveOrder,
     RequestOutcome,
     Sms4SatsError,
+    SqliteJournal,
     UnableToSaveDataError,
 )
 from sms4sats_async.journal import JournalChange
@@ -1180,6 +1182,27 @@ async def test_a_block_that_calls_nothing_keeps_its_claim(way: str) -> None:
             step = await other.advance_order(order.order_id)
             assert isinstance(step, datetime)
         assert len(it.requests()) == before
+
+
+async def test_a_journal_in_a_file_has_the_renewed_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread asks whether the renewal is still needed, where no event loop runs."""
+    monkeypatch.setattr("sms4sats_async._orders.open_order._TICK", 0.01)
+    clock = ManualClock(autojump=False)
+    async with SqliteJournal(tmp_path / "journal") as journal:
+        it = Simulated(clock=clock, journal=journal)
+        async with it.client.open_order(187, "tg") as order:
+            await turns()  # the renewals have begun
+            clock.suspend(130)
+            with anyio.fail_after(5):
+                while True:
+                    entry = await entry_of(journal, order.order_id)
+                    assert entry.claimed_until is not None
+                    if entry.claimed_until.timestamp() > clock.now():
+                        break
+                    await anyio.sleep(0.01)
+    assert it.events_of(JournalFailed) == []
 
 
 @pytest.mark.usefixtures("without_pauses")

@@ -79,6 +79,7 @@ class OpenOrder:
         self._held: DrivenOrder | None = None
         self._is_opening = False
         self._renewal: anyio.CancelScope | None = None
+        self._renews = False
 
     @property
     def order(self) -> Order:
@@ -166,7 +167,7 @@ class OpenOrder:
         if self._held.entry is not None and self._held.entry.result is not None:
             self.result = await deliver(self._context, self._held.entry.result)
         elif self._context.recorder.journal is not None:
-            self._renewal = anyio.CancelScope()
+            self._renewal, self._renews = anyio.CancelScope(), True
             self._context.spawn(partial(self._keep_claim, self._renewal))
         return self
 
@@ -277,13 +278,11 @@ class OpenOrder:
                 await anyio.sleep(_TICK)
                 if elapsed.now() >= due:
                     due = elapsed.now() + RENEWAL
-                    await renew(
-                        self._context,
-                        self._driven_before,
-                        is_needed=lambda: not scope.cancel_called,
-                    )
+                    # Asked in the thread of a journal, where Trio's scopes answer nothing.
+                    await renew(self._context, self._driven_before, is_needed=lambda: self._renews)
 
     def _end_renewals(self) -> None:
+        self._renews = False
         if self._renewal is not None:
             self._renewal.cancel()
 
