@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLOCKS_DIFFER: Final = 0.001
 """Seconds by which two clocks may disagree about the same moment."""
@@ -46,10 +50,25 @@ class Clock(Protocol):
         ...
 
 
+def _boot_time() -> int | None:
+    """Return the clock that counts suspends and cannot be set: Linux has one."""
+    with suppress(AttributeError, OSError):
+        time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.CLOCK_BOOTTIME
+    return None
+
+
+_BOOT_TIME: Final = _boot_time()
+
+
 class SystemClock:
     """The machine's own clocks."""
 
     __slots__ = ()
+
+    def since_boot(self) -> float | None:
+        """Return seconds that include suspends, whatever the wall clock is set to; or None."""
+        return None if _BOOT_TIME is None else time.clock_gettime(_BOOT_TIME)
 
     def now(self) -> float:
         """Return the wall-clock time in Unix seconds."""
@@ -67,14 +86,17 @@ class SystemClock:
 class ElapsedClock:
     """Measures how much time has surely passed, including the sleep of a suspended machine.
 
-    It follows the monotonic clock, and jumps when the wall clock gets further ahead of it than ever
-    before: the monotonic clock does not count a suspend. So setting the wall clock back, or
-    correcting it afterwards, changes nothing.
+    It follows a clock that counts that sleep, where there is one (`since_boot`), and the wall clock
+    changes nothing. Otherwise it follows the monotonic clock, which does not count a suspend. It
+    then jumps when the wall clock gets further ahead of that than ever before. So setting the wall
+    clock back, or correcting it afterwards, changes nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ahead = clock.now() - clock.monotonic()
+        self._since_boot: Callable[[], float | None] = getattr(clock, "since_boot", lambda: None)
+        wall = clock.now()
+        self._ahead = 0.0 if self._since_boot() is not None else wall - clock.monotonic()
 
     def now(self) -> float:
         """Return the seconds that have passed since a fixed moment."""
@@ -93,6 +115,9 @@ class ElapsedClock:
         return steady + max(self._ahead, ahead) - age + (CLOCKS_DIFFER if age > 0 else 0.0)
 
     def _steady_and_ahead(self) -> tuple[float, float]:
+        since_boot = self._since_boot()
+        if since_boot is not None:
+            return since_boot, 0.0
         # In this order, because a pause between the two readings must not look like a jump.
         wall = self._clock.now()
         steady = self._clock.monotonic()

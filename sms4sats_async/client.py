@@ -66,6 +66,7 @@ from .invoice import NETWORKS, Network
 from .journal import JournalChange, JournalEntry, OrderJournal
 from .journal.entry import (
     LEASE,
+    if_known,
     put,
     record_creation,
     record_intent,
@@ -103,7 +104,8 @@ class Sms4SatsClient:
     """An asynchronous client for the sms4sats.com API, on asyncio and Trio.
 
     Use it with `async with`, or call `aclose()` at the end. It keeps no background task between
-    calls, and belongs to the event loop in which it is first used.
+    calls, except that an open order renews its claim. It belongs to the event loop in which it is
+    first used.
 
     Args:
         api_key: The key for prepaid calls; None: the environment's `SMS4SATS_API_KEY`. It is sent
@@ -602,7 +604,8 @@ class Sms4SatsClient:
             order: The order, or its ID.
             created_at: When the order was created, with a time zone. None: the time that the order
                 or the journal has; if neither has one, now, which is never too early.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             watch: Poll the status meanwhile, and stop as soon as the order has ended. A poll that
                 fails does not end the wait.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
@@ -626,13 +629,9 @@ class Sms4SatsClient:
             watch=validate.flag("watch", watch),
         )
         held, started = self._driven(order, intent, created_at), context.elapsed.now()
-        change = self._intent_change(order, intent, 0.0, created_at)
-
-        def if_known(entry: JournalEntry | None) -> JournalEntry | None:
-            return None if entry is None else change(entry)
-
+        change = if_known(self._intent_change(order, intent, 0.0, created_at))
         try:
-            await record(context, held, if_known, operation="cancel_order")
+            await record(context, held, change, operation="cancel_order")
         except JournalError as error:  # the refund matters more than the record
             context.recorder.complain(held.order_id, error)
         held.deadline = started - held.birth  # the journal may know another birth
@@ -658,7 +657,8 @@ class Sms4SatsClient:
             timeout: Seconds (or a timedelta) to wait for the code; 0 cancels as soon as allowed.
             created_at: When the order was created, with a time zone. None: the time that the order
                 or the journal has; if neither has one, now.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
@@ -897,7 +897,8 @@ class Sms4SatsClient:
         Args:
             order: The order, or its ID.
             scheduler: An `OrderScheduler` of this client that runs, to take the order over.
-            minimum_age: Seconds (or a timedelta) before which no cancel is sent.
+            minimum_age: Seconds (or a timedelta) before which no cancel is sent. The default
+                does not shorten the age that the journal has for this order.
             poll_interval: Seconds (or a timedelta) between two polls, give or take 15 %.
 
         Returns:
@@ -917,7 +918,12 @@ class Sms4SatsClient:
         async def make(intent: Intent) -> tuple[DrivenOrder, Order]:
             context = self._context
             held = self._driven(order, intent, None, owner=new_owner())
-            change = record_intent(order, context.recorder.now(), self._base_url)
+            change = record_intent(
+                order,
+                context.recorder.now(),
+                self._base_url,
+                minimum_age=time_span(intent.minimum_age),
+            )
             entry = await record(context, held, change, operation="resume_order")
             if entry is not None and entry.order is not None:
                 return held, entry.order
@@ -937,8 +943,13 @@ class Sms4SatsClient:
         cancelled when it is old enough. The age of an ID alone is unknown, so it is cancelled at
         once.
 
+        Each order is claimed in the journal first. While another driver holds the claim of an
+        order, such as a scheduler, no cancel of that order is sent. It is cancelled once the claim
+        is free, or its result is the end to which the other driver brought it.
+
         Nothing is sent before you ask for the first result. If you leave the loop early, it ends
-        after the requests that are under way.
+        after the requests that are under way. If the client is closed meanwhile, each order that
+        was not cancelled yet has a result whose `error` says so.
 
         Args:
             orders: The orders, or their IDs. An order that comes twice is cancelled once.
@@ -949,7 +960,10 @@ class Sms4SatsClient:
             An async iterator of `OrderResult`, one for each order, as they finish.
 
         Raises:
-            InvalidArgumentError: If an argument is invalid. Nothing was sent.
+            InvalidArgumentError: If an argument is invalid. Nothing was sent. An order of another
+                service root is a result with that `error`.
+            ClientStateError: From the iterator, if the client is closed before the first result is
+                asked for. Nothing was sent.
         """
         validate.several("orders", orders)
         context = self._context
@@ -964,14 +978,30 @@ class Sms4SatsClient:
                 metadata[order_id] = order.metadata
             created[order_id] = max(created_at, created.get(order_id, created_at))
         store = ResultStore(self._acknowledge)
-        queue = OrderQueue(context, concurrency=workers, finish=store.put, until_empty=True)
+        queue = OrderQueue(
+            context,
+            concurrency=workers,
+            finish=store.put,
+            owner="" if self.journal is None else new_owner(),
+            until_empty=True,
+        )
         intent = Intent(watch=False, persists=False)
 
         def start() -> None:
+            try:
+                context.calls.bind("cancel_order")
+            except ClientStateError as error:
+                store.end(error)
+                return
+            wanted_at = context.recorder.now()
             for order_id, created_at in created.items():
                 birth = context.elapsed.birth(created_at)
-                notes = metadata.get(order_id, {})
-                queue.add(QueuedOrder(order_id, birth, intent, 0.0, notes), soon=True)
+                queued = QueuedOrder(order_id, birth, intent, 0.0, metadata.get(order_id, {}))
+                queued.read_deadline = wanted_at
+                queued.unrecorded = if_known(
+                    record_intent(order_id, wanted_at, self._base_url, code_deadline=wanted_at)
+                )
+                queue.add(queued, soon=True)
             queue.run_detached(store.end)
 
         results = OrderResults(store, start=start)

@@ -1,7 +1,8 @@
 """Many orders at once: drives each to its code or its refund, also after a restart."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import cache, partial
 from itertools import islice
 from typing import Final
 
@@ -12,7 +13,6 @@ import attrs
 from . import _validate as validate
 from ._clock import time_span
 from ._orders.decisions import Intent
-from ._orders.drivers import check_root
 from ._orders.many import (
     AT_ONCE,
     OrderQueue,
@@ -21,15 +21,17 @@ from ._orders.many import (
     ResultStore,
     release_claims,
 )
-from ._orders.steps import OrderContext, hold_result
-from ._process import is_of_this_process, new_owner
+from ._orders.steps import OrderContext, check_root, hold_result
+from ._process import has_died, is_of_this_process, new_owner
 from .client import Sms4SatsClient, order_context
 from .errors import ClientStateError, JournalError
 from .journal import JournalChange, JournalEntry
 from .journal.entry import (
+    LEASE,
     acknowledge,
     belongs_to,
     both,
+    claim_left,
     defer,
     record_intent,
     release_claim,
@@ -39,6 +41,10 @@ from .results import OrderResult
 
 _INTENT: Final = Intent(poll_interval=5.0)
 _CHECK_SPREAD: Final = 1.0
+_TICK: Final = 10.0
+"""Seconds of real time between two checks whether to read the journal again. A clock for tests may
+jump at each sleep."""
+
 _SAME_TIME: Final = 0.01
 """Seconds by which the journal's rounded times may differ from the clock's."""
 
@@ -51,7 +57,8 @@ class OrderScheduler:
     It polls each order for its code until the order's own deadline, then cancels as soon as the
     service allows it. Start `run` in a task group of your own. `run` first resumes the orders of
     this service root that the journal has as pending, so a process that restarts after a crash goes
-    on where it was.
+    on where it was. Every 90 seconds it takes over what another driver left meanwhile: an order
+    with a recorded deadline whose claim is free.
 
     Several schedulers may share a journal, in one process or in several: each order is claimed
     before a request is sent for it.
@@ -83,11 +90,13 @@ class OrderScheduler:
         self._queue = OrderQueue(
             self._context,
             concurrency=validate.whole_number("concurrency", concurrency, least=1),
-            finish=self._store.put,
+            finish=self._finish,
             owner="" if client.journal is None else self._owner,
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
+        # Orders that were removed or whose end is unknown; only `add` drives them again.
+        self._given_up: set[str] = set()
         self._running = False
 
     def __len__(self) -> int:
@@ -110,8 +119,9 @@ class OrderScheduler:
             order: The order, or its ID. An ID that the journal does not know counts as created now.
             timeout: Seconds (or a timedelta) from now to wait for the code. None keeps the recorded
                 deadline, or uses the scheduler's `timeout` if none is recorded.
-            not_before: A time with a time zone. From the deadline until then, the scheduler does
-                nothing with the order.
+            not_before: A time with a time zone, by the wall clock. From the deadline until then,
+                the scheduler does nothing with the order. If that clock is set back later, the time
+                that was left at the call counts, also after a restart.
 
         Raises:
             InvalidArgumentError: If an argument is invalid, or the order belongs to another service
@@ -153,6 +163,7 @@ class OrderScheduler:
             if older is not None:  # awaited later, it must not undo this one
                 older.unrecorded = queued.unrecorded
             self._unrecorded[order_id] = queued
+        self._given_up.discard(order_id)
         self._queue.add(queued)
         return self._record(queued)
 
@@ -171,6 +182,7 @@ class OrderScheduler:
                 a scheduler would resume it after a restart.
         """
         order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        self._given_up.add(order_id)
         removed = self._queue.remove(order_id)
         for added in (removed, self._unrecorded.pop(order_id, None)):
             if added is not None:  # awaited later, that `add` must not undo this
@@ -185,9 +197,15 @@ class OrderScheduler:
 
         A result counts as delivered when the loop asks for the next one, and the journal records
         that first. After a crash, the next process gets the result again that was being handled. If
-        a loop ends early, the next iterator gets its last result again. Results that no loop reads
-        stay in the journal. Only the newest iterator gets results: other listeners use
-        `on_event`. It ends when `run` does.
+        a loop ends early, the next iterator gets its last result again. Only the newest iterator
+        gets results: other listeners use `on_event`. It ends when `run` does.
+
+        Results that no loop reads stay in the journal. They are reported again after each restart,
+        and `prune` keeps them. So read them in every process that runs a scheduler, even if you
+        drop them.
+
+        The claim of a result lasts for at least 30 seconds when the loop gets it. If the body of
+        the loop takes longer, another process that runs at the same time may deliver it too.
         """
         return OrderResults(self._store)
 
@@ -210,22 +228,57 @@ class OrderScheduler:
         self._store.reopen()
         try:
             # Outside of the task group, which would wrap what this raises.
-            await self._resume()
-            await self._queue.run()
+            await self._resume(lambda _: True)
+            await self._queue.run(beside=self._look_again)
         finally:
             self._running = False
             self._store.end()
             await release_claims(self._context, self._owner, self._store.give_up_claims())
 
-    async def _resume(self) -> None:
+    async def _look_again(self) -> None:
+        """Take over what other drivers left, such as a process that died or was stopped."""
+        recorder, elapsed = self._context.recorder, self._context.elapsed
+        due = elapsed.now() + LEASE.total_seconds()
+        while recorder.journal is not None:
+            await anyio.sleep(_TICK)
+            if elapsed.now() >= due:
+                due = elapsed.now() + LEASE.total_seconds()
+                try:
+                    # Thousands of orders may have the same driver, and each check reads files.
+                    await self._resume(partial(self._was_left, cache(has_died)))
+                except JournalError as error:
+                    recorder.complain(None, error)
+
+    def _was_left(self, has_died: Callable[[str], bool], entry: JournalEntry) -> bool:
+        """Return whether an order had a driver and has none now.
+
+        An order without a deadline never had one: a caller may wait for it with `wait_for_code`.
+        """
+        if entry.code_deadline is None or entry.order_id in self._given_up:
+            return False
+        if entry.claimed_by is None or has_died(entry.claimed_by):
+            return True
+        # A process that lives may need longer than a lease to handle a result.
+        left = claim_left(entry, self._owner, self._context.recorder.now())
+        return left <= timedelta(0) and not entry.undelivered
+
+    def _finish(self, result: OrderResult, claimed_until: float | None) -> None:
+        if result.outcome is None:
+            self._given_up.add(result.order_id)
+        self._store.put(result, claimed_until)
+
+    async def _resume(self, is_wanted: Callable[[JournalEntry], bool]) -> None:
+        entries = await self._context.recorder.pending()
         waiting = set(self._store.order_ids)
-        for number, entry in enumerate(await self._context.recorder.pending(), 1):
+        for number, entry in enumerate(entries, 1):
             order_id = entry.order_id
             if order_id is None or order_id in waiting or self._queue.get(order_id) is not None:
                 continue
-            self._queue.add(self._resumed(entry, order_id), soon=entry.undelivered)
+            if is_wanted(entry):
+                self._queue.add(self._resumed(entry, order_id), soon=entry.undelivered)
             if number % AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # many orders must not stop the event loop
+                waiting.update(self._store.order_ids)
 
     def _resumed(self, entry: JournalEntry, order_id: str) -> QueuedOrder:
         queued = self._queued(order_id, entry.created_at, entry.metadata)
@@ -240,7 +293,7 @@ class OrderScheduler:
     def _adopt(self, queued: QueuedOrder, entry: JournalEntry) -> None:
         """Follow what the journal says the caller wants."""
         driven = queued.driven(self._owner)
-        driven.adopt(entry)
+        driven.adopt(entry, self._context)
         queued.rest(driven)
 
     def _queued(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -23,10 +24,12 @@ from sms4sats_async import (
     ReceiveOrder,
     RequestOutcome,
     RetryPolicy,
+    Sms4SatsClient,
     UnableToSaveDataError,
 )
+from sms4sats_async.journal.entry import LEASE, record_intent
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock
-from tests.many import Scene, collect, moment, running, tasks, turns
+from tests.many import Scene, claim_as, collect, moment, running, tasks, turns
 from tests.simulated import CODE, NO_NUMBER
 
 pytestmark = pytest.mark.anyio
@@ -356,16 +359,39 @@ def test_an_event_loop_that_ends_meanwhile_ends_it_and_leaves_no_claim(backend: 
     anyio.run(look, backend=backend)
 
 
-async def test_a_client_that_is_closed_meanwhile_raises() -> None:
+async def test_a_client_that_is_closed_before_the_first_result_raises() -> None:
     scene = jumping()
+    orders = await old(scene, 2)
+    results = scene.client.cancel_orders(orders)
+    await scene.client.aclose()
+    for _ in range(2):
+        with pytest.raises(ClientStateError):
+            await anext(results)
+    assert scene.cancels() == []
+
+
+@pytest.mark.parametrize("has_journal", [False, True], ids=["no journal", "journal"])
+async def test_each_order_has_a_result_if_the_client_is_closed_meanwhile(
+    *, has_journal: bool
+) -> None:
+    journal = MemoryJournal() if has_journal else None
+    scene = jumping(journal=journal)
     orders = await old(scene, 9)
     scene.simulator.script("/cancelorder", *[Fault.slow(1)] * 9)
     results = scene.client.cancel_orders(orders, concurrency=2)
     first = await anext(results)
     await scene.client.aclose()
-    with pytest.raises(ClientStateError):
-        await collect(results)
-    assert first.outcome is OrderOutcome.CANCELLED
+    found = [first, *await collect(results)]
+    assert {each.order_id for each in found} == {order.order_id for order in orders}
+    cancelled = {each.order_id for each in found if each.outcome is OrderOutcome.CANCELLED}
+    assert cancelled == set(scene.cancels())
+    unknown = [each for each in found if each.order_id not in cancelled]
+    assert len(unknown) > 1
+    assert all(isinstance(each.error, ClientStateError) for each in unknown)
+    if journal is not None:
+        pending = await journal.pending()
+        assert {each.order_id for each in pending} == {each.order_id for each in unknown}
+        assert {each.claimed_by for each in pending} == {None}
 
 
 class BrokenClock(ManualClock):
@@ -449,3 +475,90 @@ async def test_the_clients_retry_policy_holds_for_up_to_a_minute() -> None:
     assert result.error.request_outcome is not None
     assert result.attempts > 4
     assert scene.clock.monotonic() - began < 61
+
+
+async def test_an_order_that_another_driver_has_is_cancelled_when_its_claim_is_free() -> None:
+    scene = Scene(journal=(journal := MemoryJournal()))
+    order = await scene.order()
+    seen: list[OrderResult] = []
+
+    async def listen() -> None:
+        seen.extend(await collect(scene.client.cancel_orders([order])))
+
+    await scene.advance(121)
+    await claim_as("another driver", journal, order.order_id, scene.clock.now())
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        await scene.advance(LEASE.total_seconds() - 1)
+        assert scene.cancels() == []
+        await scene.advance(7)
+    assert [result.outcome for result in seen] == [OrderOutcome.CANCELLED]
+    assert scene.cancels() == [order.order_id]
+
+
+async def test_two_processes_that_cancel_the_same_orders_send_each_cancel_once() -> None:
+    scene = Scene(journal=MemoryJournal())
+    orders = await scene.orders(5)
+    await scene.advance(121)
+    seen: list[list[OrderResult]] = []
+    scene.simulator.script("/cancelorder", *[Fault.slow(2)] * 5)
+
+    async def listen(client: Sms4SatsClient) -> None:
+        seen.append(await collect(client.cancel_orders(orders)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen, scene.client)
+        group.start_soon(listen, scene.new_client(scene.client.journal))
+        await scene.advance(30)
+    assert Counter(scene.cancels()) == Counter(order.order_id for order in orders)
+    for results in seen:
+        assert {each.order_id for each in results} == {order.order_id for order in orders}
+        assert {each.outcome for each in results} == {OrderOutcome.CANCELLED}
+
+
+async def test_an_order_that_ended_before_has_its_recorded_result() -> None:
+    scene = jumping(CODE, journal=MemoryJournal())
+    order = await scene.order(metadata={"chat": "42"})
+    before = await scene.client.code_or_refund(order, timeout=60)
+    (result,) = await collect(scene.client.cancel_orders([order.order_id]))
+    assert (result.code, result.number, result.metadata) == ("007", before.number, order.metadata)
+    assert scene.cancels() == []
+
+
+async def test_a_recorded_deadline_is_not_waited_for() -> None:
+    scene = jumping(journal=MemoryJournal())
+    order = await scene.order()
+    await OrderScheduler(scene.client).add(order, timeout=600)
+    await scene.clock.sleep(60)
+    await collect(scene.client.cancel_orders([order]))
+    assert scene.cancel_ages() == [pytest.approx(120, abs=0.1)]
+
+
+async def test_a_recorded_minimum_age_is_waited_for() -> None:
+    scene = jumping(journal=(journal := MemoryJournal()))
+    order = await scene.order()
+    wanted = record_intent(
+        order, order.created_at, scene.client.base_url, minimum_age=timedelta(minutes=5)
+    )
+    await journal.update([(order.order_id, wanted)])
+    await collect(scene.client.cancel_orders([order]))
+    assert scene.cancel_ages() == [pytest.approx(300, abs=0.1)]
+
+
+async def test_an_earlier_refusal_is_not_the_result() -> None:
+    scene = jumping(journal=MemoryJournal())
+    (order,) = await old(scene, 1)
+    scene.simulator.script("/cancelorder", Fault.http(404))
+    for outcome in (None, OrderOutcome.CANCELLED):
+        (result,) = await collect(scene.client.cancel_orders([order]))
+        assert result.outcome is outcome
+    assert scene.cancels() == [order.order_id] * 2
+
+
+async def test_an_order_of_another_service_root_is_a_result_with_an_error() -> None:
+    scene = jumping(journal=MemoryJournal())
+    orders = await old(scene, 1)
+    other = scene.new_client(scene.client.journal, base_url="http://127.0.0.1:8021")
+    (result,) = await collect(other.cancel_orders(orders))
+    assert isinstance(result.error, InvalidArgumentError)
+    assert scene.cancels() == []

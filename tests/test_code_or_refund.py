@@ -7,11 +7,13 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import attrs
 import httpx
 import pytest
 
 from sms4sats_async import (
+    MINIMUM_CANCEL_AGE,
     APIError,
     ClientStateError,
     CodeStatus,
@@ -32,7 +34,7 @@ from sms4sats_async import (
     Waiting,
 )
 from sms4sats_async._process import new_owner
-from sms4sats_async.journal.entry import LEASE, claim, record_outcome, record_status
+from sms4sats_async.journal.entry import LEASE, claim, record_intent, record_outcome, record_status
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock
 from tests.simulated import (
     CODE,
@@ -269,6 +271,51 @@ async def test_the_deadline_is_recorded_before_anything_is_sent() -> None:
     assert (entry.minimum_age, entry.metadata) == (timedelta(minutes=3), METADATA)
     assert entry.order == order
     assert entry.claimed_by is not None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "argument", "age"),
+    [
+        (None, None, 120),
+        (300, None, 300),
+        (300, MINIMUM_CANCEL_AGE, 300),
+        (300, 120, 300),
+        (300, 180, 180),
+        (90, None, 120),
+        (150, 240, 240),
+    ],
+)
+@pytest.mark.parametrize(
+    "way", ["code_or_refund", "cancel_order_when_allowed", "resume_order", "cancelled block"]
+)
+async def test_the_default_minimum_age_does_not_shorten_the_recorded_one(
+    way: str, recorded: float | None, argument: Any, age: float
+) -> None:
+    it = Simulated(journal=(journal := MemoryJournal()))
+    order = await it.order()
+    if recorded is not None:
+        minimum_age = timedelta(seconds=recorded)
+        wanted = record_intent(order, order.created_at, it.client.base_url, minimum_age=minimum_age)
+        await journal.update([(order.order_id, wanted)])
+    options = {} if argument is None else {"minimum_age": argument}
+    match way:
+        case "code_or_refund":
+            await it.client.code_or_refund(order, timeout=0, **options)
+        case "cancel_order_when_allowed":
+            await it.client.cancel_order_when_allowed(order, **options)
+        case "resume_order":
+            async with it.client.resume_order(order, **options):
+                pass
+        case _:
+            with anyio.CancelScope() as scope:
+                async with it.client.resume_order(order, **options):
+                    await it.clock.sleep(age - 1)
+                    scope.cancel()
+                    await anyio.lowlevel.checkpoint()
+            assert it.cancel_ages() == []
+            assert (await entry_of(journal, order.order_id)).minimum_age == timedelta(seconds=age)
+            return
+    assert it.cancel_ages() == [pytest.approx(age, abs=0.1)]
 
 
 async def test_a_deadline_that_cannot_be_recorded_is_a_journal_error() -> None:

@@ -22,6 +22,7 @@ from tests.journal_contract import add_order
 from tests.journal_files import Hold, ids_in
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 pytestmark = [
@@ -162,12 +163,14 @@ def test_a_fork_loses_nothing_that_other_threads_are_writing(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def forks(monkeypatch: pytest.MonkeyPatch) -> Forks:
+def forks(monkeypatch: pytest.MonkeyPatch) -> Generator[Forks]:
     """The hooks of a process whose journals are those of the test."""
     forks = Forks()
     monkeypatch.setattr(worker, "FORKS", forks)
     monkeypatch.setattr(worker, "_LINGER", 30.0)
-    return forks
+    yield forks
+    # Python waits at its end for a thread that a test left.
+    assert not [each for each in threading.enumerate() if "SqliteJournal" in each.name]
 
 
 def side_files(path: Path) -> list[str]:
@@ -245,6 +248,8 @@ async def test_a_child_whose_parent_could_not_close_its_file_raises_at_once(
             await journal.update([add_order(1)])
         with pytest.raises(JournalError, match="when this process was forked"):
             await another.update([add_order(1)])
+        for each in (journal, another):
+            await each.aclose()
         hold.let_go.set()
     # Python would close the connection with the journal, so the journal is kept.
     kept = weakref.ref(journal._worker)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

@@ -33,10 +33,12 @@ from sms4sats_async import (
     JournalEntry,
     JournalError,
     OrderJournal,
+    OrderOutcome,
+    OrderScheduler,
     SqliteJournal,
 )
 from sms4sats_async.journal import schema, worker
-from sms4sats_async.journal.entry import put, record_intent, record_status
+from sms4sats_async.journal.entry import put, record_intent, record_outcome, record_status
 from tests.journal_contract import (
     ID,
     ROOT,
@@ -48,6 +50,7 @@ from tests.journal_contract import (
     status_of,
 )
 from tests.journal_files import Hold, child, ids_in, locked, modes, output_of, posix
+from tests.many import Scene, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -450,19 +453,64 @@ async def test_a_damaged_file_is_reported_and_kept(path: Path) -> None:
         "created_at = 'today'",
         "created_at = 9223372036854775807",
         "created_at = 1e400",
+        "created_at = NULL",
+        "order_id = 7",
+        "invoice = NULL",
+        "codes = NULL",
+        "metadata = NULL",
+        "refusals = 'many'",
+        "base_url = 7",
     ],
 )
-async def test_an_unreadable_entry_is_reported_and_the_others_are_readable(
-    damage: str, path: Path
+@pytest.mark.parametrize("way", ["pending", "undelivered", "history"])
+async def test_a_damaged_row_is_reported_and_kept_and_the_others_are_listed(
+    damage: str, way: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with SqliteJournal(path) as journal:
         await journal.update([add_order(1), add_order(2)])
+        if way == "undelivered":
+            ends = record_outcome(OrderOutcome.CANCELLED, START, final=True)
+            await journal.update([(numbered_order(each).order_id, ends) for each in (1, 2)])
         with contextlib.closing(sqlite3.connect(path)) as file:
             file.execute(f"UPDATE orders SET {damage} WHERE row = 1")  # noqa: S608 - of this file
             file.commit()
-        with pytest.raises(JournalError, match="it is damaged; keep it"):
-            await journal.pending()
-        assert await journal.get(numbered_order(2).order_id) is not None
+            before = file.execute("SELECT * FROM orders").fetchall()
+        entries: list[JournalEntry] = await getattr(journal, way)()
+        assert [entry.order_id for entry in entries] == [numbered_order(2).order_id]
+        (record,) = caplog.records
+        assert record.levelname == "ERROR"
+        assert f"{path}: row 1 of the table `orders`" in record.getMessage()
+        assert numbered_order(1).order_id not in record.getMessage()
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT * FROM orders").fetchall() == before
+
+
+async def test_a_change_of_a_damaged_row_is_refused_and_one_of_another_is_made(path: Path) -> None:
+    first, second = numbered_order(1), numbered_order(2)
+    async with SqliteJournal(path) as journal:
+        await journal.update([add_order(1), add_order(2)])
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            file.execute("UPDATE orders SET codes = '[1' WHERE row = 1")
+            file.commit()
+        ends = record_outcome(OrderOutcome.CANCELLED, START, final=True)
+        for ask in (journal.get(first.order_id), journal.update([(first.order_id, ends)])):
+            with pytest.raises(JournalError, match="row 1 of the table `orders`"):
+                await ask
+        (after,) = await journal.update([(second.order_id, ends)])
+        assert after is not None
+        assert after.outcome is OrderOutcome.CANCELLED
+
+
+async def test_a_damaged_row_stops_no_other_order_of_a_scheduler(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        scene = Scene(journal=journal)
+        orders = await scene.orders(3)
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            file.execute("UPDATE orders SET metadata = '[1' WHERE row = 2")
+            file.commit()
+        async with running(OrderScheduler(scene.client)):
+            await scene.advance(130)
+    assert set(scene.cancels()) == {orders[0].order_id, orders[2].order_id}
 
 
 # --- locks ----------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,10 +33,13 @@ from sms4sats_async import (
     ReceiveOrder,
     RequestOutcome,
     Sms4SatsError,
+    SqliteJournal,
     UnableToSaveDataError,
 )
-from sms4sats_async.journal.entry import record_intent, record_outcome
+from sms4sats_async.journal import JournalChange
+from sms4sats_async.journal.entry import record_intent, record_outcome, release_claim
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock
+from tests.many import claim_as
 from tests.simulated import (
     CODE,
     HELD,
@@ -716,7 +720,7 @@ async def test_cancelled_too_young_it_is_handed_to_the_scheduler(
         await it.advance(130)
         result = await anext(scheduler.results())
         assert (result.outcome, result.metadata) == (OrderOutcome.CANCELLED, METADATA)
-    assert it.cancel_ages() == [pytest.approx(180 if has_journal else 120, abs=6)]
+    assert it.cancel_ages() == [pytest.approx(183, abs=3)]
     assert it.is_refunded(opened.order_id)
 
 
@@ -1139,3 +1143,157 @@ async def test_an_order_that_another_process_drives_is_not_cancelled_on_leaving(
     assert it.cancel_ages() == [pytest.approx(300, abs=0.1)]
     assert inside.order.result is not None
     assert inside.order.result.outcome is OrderOutcome.CANCELLED
+
+
+# --- the claim of a block that calls nothing ------------------------------------------------------
+
+
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a renewal come as soon as it is due. Only `suspend` can move the clock meanwhile."""
+    monkeypatch.setattr("sms4sats_async._orders.open_order._TICK", 0)
+
+
+def still(journal: MemoryJournal | None = None) -> tuple[Simulated, ManualClock]:
+    """A scene whose clock only the test moves."""
+    clock = ManualClock(autojump=False)
+    return Simulated(clock=clock, journal=journal), clock
+
+
+async def pass_time(clock: ManualClock, seconds: int, *, step: int = 10) -> None:
+    """Let time pass without waking a task that sleeps on the clock."""
+    for _ in range(0, seconds, step):
+        clock.suspend(step)
+        await turns()
+
+
+@pytest.mark.usefixtures("without_pauses")
+@pytest.mark.parametrize("way", ["open_order", "resume_order"])
+async def test_a_block_that_calls_nothing_keeps_its_claim(way: str) -> None:
+    it, clock = still(journal := MemoryJournal())
+    other = it.new_client(journal)
+    block = it.client.open_order(187, "tg")
+    if way == "resume_order":
+        block = it.client.resume_order(await it.order())
+    async with block as order:
+        before = len(it.requests())
+        for _ in range(60):
+            await pass_time(clock, 10)
+            step = await other.advance_order(order.order_id)
+            assert isinstance(step, datetime)
+        assert len(it.requests()) == before
+
+
+async def test_a_journal_in_a_file_has_the_renewed_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread asks whether the renewal is still needed, where no event loop runs."""
+    monkeypatch.setattr("sms4sats_async._orders.open_order._TICK", 0.01)
+    clock = ManualClock(autojump=False)
+    async with SqliteJournal(tmp_path / "journal") as journal:
+        it = Simulated(clock=clock, journal=journal)
+        async with it.client.open_order(187, "tg") as order:
+            await turns()  # the renewals have begun
+            clock.suspend(130)
+            with anyio.fail_after(5):
+                while True:
+                    entry = await entry_of(journal, order.order_id)
+                    assert entry.claimed_until is not None
+                    if entry.claimed_until.timestamp() > clock.now():
+                        break
+                    await anyio.sleep(0.01)
+    assert it.events_of(JournalFailed) == []
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_a_block_renews_its_claim_once_in_50_seconds() -> None:
+    it, clock = still(journal := FailingJournal())
+    async with it.client.open_order(187, "tg"):
+        before = journal.updates
+        await pass_time(clock, 600)
+        assert 10 <= journal.updates - before <= 600 / 50
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_a_journal_that_fails_is_asked_for_the_claim_every_25_seconds() -> None:
+    it, clock = still(journal := FailingJournal())
+    async with it.client.open_order(187, "tg"):
+        journal.error = OSError("disk full")
+        await pass_time(clock, 600, step=5)
+        journal.error = None
+        assert 20 <= len(it.events_of(JournalFailed)) <= 24
+
+
+@pytest.mark.usefixtures("without_pauses")
+@pytest.mark.parametrize("driver_ends", [False, True])
+async def test_a_block_that_lost_its_claim_does_not_cancel(*, driver_ends: bool) -> None:
+    it, clock = still(journal := MemoryJournal())
+    with anyio.CancelScope() as scope:
+        async with it.client.open_order(187, "tg") as order:
+            clock.suspend(200)  # the machine slept longer than the lease
+            await claim_as("another", journal, order.order_id, clock.now())
+            await pass_time(clock, 30)
+            if driver_ends:
+                await journal.update([(order.order_id, release_claim("another"))])
+                await pass_time(clock, 30)
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert len(it.cancel_ages()) == driver_ends
+    entry = await entry_of(journal, order.order_id)
+    assert entry.claimed_by == (None if driver_ends else "another")
+
+
+async def test_leaving_the_block_ends_the_renewals() -> None:
+    it = Simulated(journal=MemoryJournal())
+    before = task_count()
+    async with it.client.open_order(187, "tg"):
+        await turns()
+        assert task_count() == before + 1
+    await turns()
+    assert task_count() == before
+
+
+async def test_a_result_ends_the_renewals() -> None:
+    it = Simulated(CODE, journal=MemoryJournal())
+    before = task_count()
+    async with it.client.open_order(187, "tg") as order:
+        await order.wait_for_code(timeout=60)
+        await turns()
+        assert task_count() == before
+
+
+async def test_without_a_journal_nothing_is_renewed() -> None:
+    it = Simulated()
+    before = task_count()
+    async with it.client.open_order(187, "tg"):
+        await turns()
+        assert task_count() == before
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_a_renewal_under_way_does_not_bring_a_released_claim_back() -> None:
+    class Slow(MemoryJournal):
+        """Its next change waits for an event."""
+
+        gate: anyio.Event | None = None
+
+        async def update(
+            self, changes: Sequence[tuple[str, JournalChange]], /
+        ) -> Sequence[JournalEntry | None]:
+            gate, self.gate = self.gate, None
+            if gate is not None:
+                await gate.wait()
+            return await super().update(changes)
+
+    it, clock = still(journal := Slow())
+    gate = anyio.Event()
+    with anyio.CancelScope() as scope:
+        async with it.client.open_order(187, "tg") as order:
+            journal.gate = gate
+            await pass_time(clock, 60)
+            assert gate.statistics().tasks_waiting == 1
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    gate.set()
+    await turns()
+    assert (await entry_of(journal, order.order_id)).claimed_by is None

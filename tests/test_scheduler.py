@@ -213,6 +213,38 @@ async def test_no_poll_comes_between_the_deadline_and_not_before() -> None:
     assert scene.cancel_ages() == [on_time(600)]
 
 
+@pytest.mark.parametrize("has_journal", [False, True], ids=["no journal", "journal"])
+@pytest.mark.parametrize("set_back", ["before the call", "after the call"])
+async def test_not_before_is_the_time_that_was_left_at_the_call_by_the_wall_clock(
+    set_back: str, *, has_journal: bool
+) -> None:
+    scene = Scene(journal=MemoryJournal() if has_journal else None)
+    assert isinstance(scene.clock, ManualClock)
+    scheduler = OrderScheduler(scene.client)
+    order = await scene.order()
+    async with running(scheduler):
+        await scene.advance(10)
+        if set_back == "before the call":
+            scene.clock.step_wall(-3600)
+        await scheduler.add(order, timeout=0, not_before=moment(scene.clock.now() + 600))
+        if set_back == "after the call":
+            scene.clock.step_wall(-3600)
+        await scene.advance(700)
+    assert scene.cancel_ages() == [on_time(610)]
+
+
+async def test_a_restart_keeps_not_before_under_a_clock_that_was_set_back() -> None:
+    scene = Scene(journal=MemoryJournal())
+    assert isinstance(scene.clock, ManualClock)
+    order = await scene.order()
+    scene.clock.step_wall(-3600)
+    not_before = moment(scene.clock.now() + 600)
+    await OrderScheduler(scene.client).add(order, timeout=0, not_before=not_before)
+    async with running(OrderScheduler(scene.new_client(scene.client.journal))):
+        await scene.advance(700)
+    assert scene.cancel_ages() == [on_time(600)]
+
+
 @pytest.mark.parametrize("removed", [True, False], ids=["removed meanwhile", "changed"])
 async def test_a_change_during_a_request_counts_from_its_end_on(*, removed: bool) -> None:
     scene = Scene(REFUSED, journal=MemoryJournal())

@@ -91,7 +91,7 @@ class Calls:
         Returns:
             The result, and how many attempts it took.
         """
-        self._bind(operation.name, order_id)
+        self.bind(operation.name, order_id)
         policy = self.retry if retry is None else instance("retry", retry, RetryPolicy)
         started = self._clock.monotonic()
         deadline = math.inf if policy.total_timeout is None else started + policy.total_timeout
@@ -140,12 +140,16 @@ class Calls:
     async def close(self) -> None:
         """Close the transport; calling it again does nothing."""
         if self._loop is not None and not self._closed:
-            self._bind()
+            self.bind()
         self._closed = True
         await self._transport.close()
 
-    def _bind(self, operation: str | None = None, order_id: str | None = None) -> None:
-        """Belong to the event loop that runs, or tell that it is another one's."""
+    def bind(self, operation: str | None = None, order_id: str | None = None) -> None:
+        """Belong to the event loop that runs.
+
+        Raises:
+            ClientStateError: The client is closed, or belongs to another event loop.
+        """
         if self._closed:
             problem = "the client is closed; make a new one"
             raise ClientStateError(problem, operation=operation, order_id=order_id)

@@ -115,6 +115,17 @@ class Known:
 NOTHING_KNOWN: Final = Known()
 
 
+def wanted_minimum_age(recorded: timedelta | None, argument: timedelta | None) -> timedelta | None:
+    """Return the age before which no cancel is sent.
+
+    The default of an argument cannot be told from the same value that the caller gave. So it never
+    shortens a recorded age, and any other value replaces it.
+    """
+    if argument is None or recorded is None:
+        return recorded if argument is None else argument
+    return max(recorded, argument) if argument == MINIMUM_CANCEL_AGE else argument
+
+
 class Request(enum.Enum):
     """A request to send now."""
 

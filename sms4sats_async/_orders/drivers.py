@@ -24,7 +24,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.events import Waiting
 from sms4sats_async.invoice import Invoice
-from sms4sats_async.journal.entry import acknowledge, belongs_to, release_claim
+from sms4sats_async.journal.entry import acknowledge, release_claim
 from sms4sats_async.models import (
     CodeStatus,
     Money,
@@ -42,6 +42,7 @@ from .steps import (
     OrderContext,
     Step,
     advance,
+    check_root,
     claim_if_ours,
     ended_elsewhere,
     moment_of,
@@ -60,7 +61,7 @@ _HEAD_START: Final = 0.05
 """Seconds that a payment gets before the first poll, which then often shows it. For a sync `pay` it
 is real time too: the clock of a test may jump, and the thread does not."""
 
-_RENEWAL: Final = 25.0
+RENEWAL: Final = 25.0
 """Seconds between two checks whether the claim must be renewed."""
 
 _NO_METADATA: Final[Mapping[str, str]] = {}
@@ -144,31 +145,19 @@ async def record(
     if entry.claimed_by == order.owner and entry.claimed_until is not None:
         order.claimed_until = entry.claimed_until.timestamp()
         if follows:
-            order.adopt(entry)
+            order.adopt(entry, context)
         else:
             order.read_deadline = entry.code_deadline
             order.learn(entry)
+            if entry.minimum_age is not None:
+                age = entry.minimum_age.total_seconds()
+                order.intent = attrs.evolve(order.intent, minimum_age=age)
     else:
-        order.unrecorded = intent
+        order.claimed_until, order.unrecorded = 0.0, intent
         order.learn(entry)
     if entry.finished_at is not None:
         order.entry = entry
     return entry
-
-
-def check_root(context: OrderContext, entry: JournalEntry) -> None:
-    """Refuse an order of another service root.
-
-    Raises:
-        InvalidArgumentError: It belongs to another one.
-    """
-    root = context.recorder.base_url
-    if not belongs_to(entry, root):
-        problem = (
-            f"the order belongs to {quote(str(entry.base_url))}, but this client uses "
-            f"{quote(root)}; use a client with that base_url"
-        )
-        raise InvalidArgumentError(problem, order_id=entry.order_id)
 
 
 async def drive(
@@ -193,7 +182,7 @@ async def drive(
             if isinstance(step, OrderResult):
                 break
             announced = _announce(context, order, step, announced)
-            await nap.until(context, order, min(step.age, order.age(context) + _RENEWAL))
+            await nap.until(context, order, min(step.age, order.age(context) + RENEWAL))
     except BaseException:
         if not keep_claim:
             await release(context, order)

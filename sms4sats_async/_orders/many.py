@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
 from sms4sats_async._http.retrying import CONNECTIONS
-from sms4sats_async.errors import ClientStateError, JournalError
+from sms4sats_async.errors import ClientStateError, JournalError, Sms4SatsError
 from sms4sats_async.events import OrderEnded
 from sms4sats_async.journal.entry import release_claim
 from sms4sats_async.results import OrderResult
@@ -24,15 +25,14 @@ from .drivers import first_or_next
 from .steps import DrivenOrder, release
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
     from datetime import datetime
 
-    from sms4sats_async.errors import Sms4SatsError
     from sms4sats_async.journal.entry import JournalChange
     from sms4sats_async.models import OrderState
 
     from .decisions import Action, Intent, Refusals
-    from .steps import OrderContext
+    from .steps import OrderContext, Step
 
 _TICK: Final = 0.1
 """Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
@@ -170,7 +170,9 @@ class OrderQueue:
             would only wait for one, and time out.
         finish: Takes the result of an order, and until when it is claimed; None without a claim.
         owner: The name under which orders are claimed; empty: none is claimed.
-        until_empty: Whether `run` ends when no order is left.
+        until_empty: Whether `run` ends when no order is left. Each order gets a result then: also
+            one that another process delivered, and one whose end is unknown because the client was
+            closed. Otherwise such results are left to that process, or `run` raises.
     """
 
     def __init__(
@@ -235,8 +237,11 @@ class OrderQueue:
         """Continue only while `reader` exists."""
         self._reader = weakref.ref(reader)
 
-    async def run(self) -> None:
+    async def run(self, *, beside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Take the steps that are due, until the task is cancelled or a bounded queue is empty.
+
+        Args:
+            beside: Something to run as long; it raises nothing.
 
         Raises:
             ClientStateError: The client, or its HTTP session, is closed.
@@ -247,6 +252,8 @@ class OrderQueue:
                 self._scope = group.cancel_scope
                 for _ in range(self._workers):
                     group.start_soon(self._work)
+                if beside is not None:
+                    group.start_soon(beside)
                 try:
                     await self._keep_time()
                 except Exception as failure:  # noqa: BLE001 - carried out of the task group, whole
@@ -267,17 +274,7 @@ class OrderQueue:
         A task group cannot be held open from one step of an iterator to the next: the caller may
         leave the loop in another task. So this is a plain task of the event loop.
         """
-        token: Any = current_token()
-        loop: Any = getattr(token, "native_token", token)
-        if hasattr(loop, "run_sync_soon"):
-            import trio  # noqa: PLC0415 - only where it runs
-
-            trio.lowlevel.spawn_system_task(self._run_to_the_end, end)
-            return
-        task = loop.create_task(self._run_to_the_end(end))
-        tasks = self._context.tasks
-        tasks.add(task)  # the event loop alone keeps no reference to it
-        task.add_done_callback(tasks.discard)
+        self._context.spawn(partial(self._run_to_the_end, end))
 
     async def _run_to_the_end(self, end: Callable[[Exception | None], None]) -> None:
         error: Exception | None = None
@@ -420,7 +417,7 @@ class OrderQueue:
         driven = order.driven(self._owner)
         known = driven.known
         try:
-            step = await first_or_next(self._context, driven, alone=True)
+            step = await self._step(driven)
         except BaseException:
             await self._keep(order, driven)
             raise
@@ -431,6 +428,17 @@ class OrderQueue:
         if driven.known is known:
             await checkpoint()  # many orders that need no request must not stop the event loop
         return None if isinstance(step, OrderResult) else step
+
+    async def _step(self, driven: DrivenOrder) -> Step:
+        try:
+            return await first_or_next(self._context, driven, alone=not self._until_empty)
+        except Sms4SatsError as error:
+            if not self._until_empty:
+                raise
+            notes = driven.metadata
+            return OrderResult(
+                driven.order_id, None, attempts=driven.attempts, error=error, metadata=notes
+            )
 
     async def _keep(self, order: QueuedOrder, driven: DrivenOrder) -> None:
         """Keep what a step learned."""
@@ -448,7 +456,7 @@ class OrderQueue:
             await release(self._context, driven)
             # The order may go on, but not here.
             self._context.report(OrderEnded(driven.order_id, result))
-        if entry is None or entry.delivered_at is None:
+        if self._until_empty or entry is None or entry.delivered_at is None:
             self._finish(result, driven.claimed_until or None)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -27,8 +28,12 @@ from sms4sats_async.results import OrderResult
 from sms4sats_async.retry import RetryPolicy
 
 from .decisions import AUTOMATIC_AGE, Intent
-from .drivers import code_status, deliver, drive, first_or_next, record
-from .steps import DrivenOrder, OrderContext, moment_of, release
+from .drivers import RENEWAL, code_status, deliver, drive, first_or_next, record
+from .steps import DrivenOrder, OrderContext, moment_of, release, renew
+
+_TICK: Final = 2.0
+"""Seconds of real time between two checks whether a claim must be renewed: short, because the time
+of a simulator may run faster."""
 
 _LAST_ATTEMPT: Final = 5.0
 """Seconds that a task which is being cancelled takes at most to cancel its order."""
@@ -73,6 +78,8 @@ class OpenOrder:
         self._order: Order | None = None
         self._held: DrivenOrder | None = None
         self._is_opening = False
+        self._renewal: anyio.CancelScope | None = None
+        self._renews = False
 
     @property
     def order(self) -> Order:
@@ -156,8 +163,12 @@ class OpenOrder:
             self._held, self._order = await self._make(self._intent)
         finally:
             self._is_opening = False
+        self._intent = self._held.intent  # the journal may have a longer minimum age
         if self._held.entry is not None and self._held.entry.result is not None:
             self.result = await deliver(self._context, self._held.entry.result)
+        elif self._context.recorder.journal is not None:
+            self._renewal, self._renews = anyio.CancelScope(), True
+            self._context.spawn(partial(self._keep_claim, self._renewal))
         return self
 
     async def __aexit__(
@@ -166,6 +177,7 @@ class OpenOrder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end_renewals()
         if self.result is not None:
             return
         if error is not None and not isinstance(error, Exception) and not is_of_others(error):
@@ -249,7 +261,30 @@ class OpenOrder:
         if result.outcome is None:
             return result
         self.result = result
+        self._end_renewals()
         return await deliver(self._context, result)
+
+    async def _keep_claim(self, scope: anyio.CancelScope) -> None:
+        """Renew the claim until the scope is cancelled, also while the block calls nothing.
+
+        This is a task of the event loop, because `__aenter__` cannot hold a task group open. The
+        block may be left in another task, and its exceptions would be wrapped in a group. It sleeps
+        in real time, because a clock for tests may jump at each sleep.
+        """
+        elapsed = self._context.elapsed
+        due = elapsed.now() + RENEWAL
+        with scope:
+            while True:
+                await anyio.sleep(_TICK)
+                if elapsed.now() >= due:
+                    due = elapsed.now() + RENEWAL
+                    # Asked in the thread of a journal, where Trio's scopes answer nothing.
+                    await renew(self._context, self._driven_before, is_needed=lambda: self._renews)
+
+    def _end_renewals(self) -> None:
+        self._renews = False
+        if self._renewal is not None:
+            self._renewal.cancel()
 
     # --- in a task that is being cancelled --------------------------------------------------------
 
@@ -288,8 +323,10 @@ class OpenOrder:
         has_journal = context.recorder.journal is not None
         if self.result is None:
             if self._scheduler is not None:
-                # The scheduler drives it from this call on, before anything is awaited.
-                added = self._scheduler.add(self.order, timeout=0)
+                # The scheduler drives it from this call on, before anything is awaited. Without a
+                # journal it does not know the minimum age.
+                young = max(0.0, self._intent.minimum_age - held.age(context))
+                added = self._scheduler.add(self.order, timeout=young)
                 kept = "the scheduler drives it now"
             elif has_journal:
                 kept = "it is in the journal, for the next scheduler"

@@ -11,12 +11,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
+from anyio.lowlevel import current_token
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP, ElapsedClock
 from sms4sats_async._http.decode import Cancelled
 from sms4sats_async._http.endpoints import CANCEL_ORDER, GET_ORDER_STATUS
 from sms4sats_async._process import has_died
-from sms4sats_async.errors import APIError, ClientStateError, RateLimitError, Sms4SatsError
+from sms4sats_async._redact import quote
+from sms4sats_async.errors import (
+    APIError,
+    ClientStateError,
+    InvalidArgumentError,
+    RateLimitError,
+    Sms4SatsError,
+)
 from sms4sats_async.events import OrderEnded, StatusPolled
 from sms4sats_async.journal.entry import (
     LEASE,
@@ -51,7 +59,7 @@ from .decisions import (
 from .states import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from sms4sats_async._clock import Clock
     from sms4sats_async._http.retrying import Calls
@@ -107,6 +115,19 @@ class OrderContext:
     def pause(self, interval: float) -> float:
         """Return the seconds until the next poll."""
         return interval * (1 + _JITTER * (2 * self.calls.random() - 1))
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task of the event loop itself; `run` raises nothing."""
+        token: Any = current_token()
+        loop: Any = getattr(token, "native_token", token)
+        if hasattr(loop, "run_sync_soon"):
+            import trio  # noqa: PLC0415 - only where it runs
+
+            trio.lowlevel.spawn_system_task(run)
+            return
+        task = loop.create_task(run())
+        self.tasks.add(task)  # the event loop alone keeps no reference to it
+        task.add_done_callback(self.tasks.discard)
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -164,13 +185,15 @@ class DrivenOrder:
         if entry.number_seen_at is not None and self.known.number_age is None:
             seen = (entry.number_seen_at - created_at).total_seconds()
             self.known = attrs.evolve(self.known, number_age=seen)
-        if entry.refused_at is not None and self.known.refusals is None:
+        # A driver that does not persist reports a refusal of its own cancel only.
+        persists = self.intent.persists
+        if entry.refused_at is not None and self.known.refusals is None and persists:
             # Refused in an earlier process, which read the status before it recorded that.
             age = (entry.refused_at - created_at).total_seconds()
             refusals = Refusals(entry.refusals, age)
             self.known = attrs.evolve(self.known, refusals=refusals)
 
-    def adopt(self, entry: JournalEntry) -> None:
+    def adopt(self, entry: JournalEntry, context: OrderContext) -> None:
         """Take over that, and follow what the caller wants, which may be newer in the journal."""
         self.learn(entry)
         created_at = entry.created_at
@@ -183,6 +206,9 @@ class DrivenOrder:
         not_before = 0.0
         if entry.not_before is not None:
             not_before = (entry.not_before - created_at).total_seconds()
+            if not_before < 0:  # the clock was set back since the order was created
+                left = (entry.not_before - context.recorder.now()).total_seconds()
+                not_before = max(0.0, self.age(context) + left)
             if entry.code_deadline is None:
                 self.deadline = 0.0  # left to the service: no caller waits for its code
         minimum_age = self.intent.minimum_age
@@ -577,6 +603,8 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
         # record the claim does not stop the order.
         return 0.0
     if not belongs_to(entry, recorder.base_url):
+        if not alone:
+            check_root(context, entry)
         return LEASE.total_seconds()  # the caller who added it gets an error
     left = claim_left(entry, order.owner, now).total_seconds()
     order.claimed_until = 0.0
@@ -584,13 +612,28 @@ async def _claim(context: OrderContext, order: DrivenOrder, *, alone: bool) -> f
         order.unrecorded = None
         if entry.claimed_until is not None:
             order.claimed_until = entry.claimed_until.timestamp()
-    if entry.finished_at is None and left == 0:
-        order.adopt(entry)
-    elif entry.finished_at is None:
+    if entry.finished_at is not None:
+        order.entry = entry if left == 0 or not alone else None
+    elif left == 0:
+        order.adopt(entry, context)
+    else:
         order.learn(entry)
-    elif left == 0 or not alone:
-        order.entry = entry
     return left
+
+
+def check_root(context: OrderContext, entry: JournalEntry) -> None:
+    """Refuse an order of another service root.
+
+    Raises:
+        InvalidArgumentError: It belongs to another one.
+    """
+    root = context.recorder.base_url
+    if not belongs_to(entry, root):
+        problem = (
+            f"the order belongs to {quote(str(entry.base_url))}, but this client uses "
+            f"{quote(root)}; use a client with that base_url"
+        )
+        raise InvalidArgumentError(problem, order_id=entry.order_id)
 
 
 def claim_if_ours(
@@ -638,6 +681,30 @@ async def hold_result(
         return None
     assert entry.claimed_until is not None  # noqa: S101 - whoever claims says until when
     return entry.claimed_until.timestamp()
+
+
+async def renew(
+    context: OrderContext, order: DrivenOrder, *, is_needed: Callable[[], bool]
+) -> None:
+    """Claim an order again whose claim ends soon although its driver takes no step.
+
+    Args:
+        context: The context.
+        order: The order.
+        is_needed: Asked at the moment of the change. It returns False once the claim was given up,
+            so that a renewal under way does not bring it back.
+    """
+    now = context.recorder.now()
+    if _outlasts(order.claimed_until, now, LONGEST_STEP):
+        return
+    take = claim_if_ours(context, order.owner)
+    entry = await context.recorder.note(
+        order.order_id, lambda entry: take(entry) if is_needed() else entry
+    )
+    if entry is not None:
+        # Where another driver has it, the next step must not trust the old claim.
+        until = entry.claimed_until if entry.claimed_by == order.owner else None
+        order.claimed_until = 0.0 if until is None else until.timestamp()
 
 
 async def release(context: OrderContext, order: DrivenOrder) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 import attrs
 
-from sms4sats_async._orders.decisions import AUTOMATIC_CANCEL_AGE
+from sms4sats_async._orders.decisions import AUTOMATIC_CANCEL_AGE, wanted_minimum_age
 from sms4sats_async._orders.states import money_in, outcome_of
 from sms4sats_async._redact import mask_invoice, mask_optional, quote_optional
 from sms4sats_async.errors import OrderError
@@ -209,6 +209,8 @@ class OrderJournal(Protocol):
 
     async def pending(self, base_url: str | None = None) -> list[JournalEntry]:
         """Return the entries of orders that have not ended, the oldest first.
+
+        An entry that cannot be read stops no other: it is reported, left out, and kept.
 
         Args:
             base_url: Only orders of this service root, and orders whose root is unknown.
@@ -421,7 +423,8 @@ def record_intent(
         base_url: The service root.
         created_at: When the order was created; None: as the journal or the order says, or now.
         code_deadline: Until when to wait for the code; None keeps the recorded deadline.
-        minimum_age: The age before which no cancel is sent; None keeps the recorded one.
+        minimum_age: The age before which no cancel is sent; None keeps the recorded one, and the
+            default does not shorten it.
         not_before: When a scheduler may go on with the order; None: at once.
         default_deadline: The deadline if none is given and none is recorded.
     """
@@ -433,6 +436,11 @@ def record_intent(
         base_url,
         (created_at, code_deadline, default_deadline, minimum_age, not_before),
     )
+
+
+def if_known(change: JournalChange) -> JournalChange:
+    """Return the change that does nothing for an order that the journal does not know."""
+    return lambda entry: None if entry is None else change(entry)
 
 
 def defer(entry: JournalEntry | None) -> JournalEntry | None:
@@ -601,7 +609,7 @@ def _record_intent(
         created_at=created_at or entry.created_at,
         base_url=entry.base_url or base_url,
         code_deadline=code_deadline or entry.code_deadline or default_deadline,
-        minimum_age=entry.minimum_age if minimum_age is None else minimum_age,
+        minimum_age=wanted_minimum_age(entry.minimum_age, minimum_age),
         not_before=not_before,
         finished_at=entry.finished_at if has_ended else None,
         delivered_at=entry.delivered_at if has_ended else None,

@@ -76,8 +76,9 @@ class Recorder:
         """
         if self.journal is None:
             return []
-        undelivered = await _translate(partial(self.journal.undelivered, self.base_url), "read")
+        # In this order, so that an order that ends between the two is in one of them at least.
         pending = await _translate(partial(self.journal.pending, self.base_url), "read")
+        undelivered = await _translate(partial(self.journal.undelivered, self.base_url), "read")
         return [*undelivered, *pending]
 
     async def note(

@@ -6,10 +6,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
+from types import NoneType
 from typing import Any, Final
 
 import attrs
 
+from sms4sats_async._redact import mask
 from sms4sats_async.models import OrderOutcome, OrderState, RequestOutcome
 
 from .entry import JournalChange, JournalEntry
@@ -18,6 +20,24 @@ SCHEMA_VERSION: Final = 2
 
 _APPLICATION_ID: Final = 0x53345341
 """Tells a journal from another program's SQLite file."""
+
+
+class DamagedRowError(ValueError):
+    """If a row cannot be read.
+
+    Args:
+        row: Its number.
+        order_id: What it has as the order's ID.
+    """
+
+    def __init__(self, row: int, order_id: object) -> None:
+        order = f" (order {mask(order_id)})" if isinstance(order_id, str) else ""
+        super().__init__(
+            f"row {row} of the table `orders`{order} is damaged and is left as it is; no scheduler "
+            "drives that order, and the service refunds it automatically after 21 minutes; keep "
+            "the file, because the row has the order's ID"
+        )
+
 
 DAMAGED: Final = "it is damaged; keep it, because it has order IDs, and give another path"
 
@@ -78,7 +98,7 @@ _MIGRATE: Final = (
     *_SIGNATURE,
 )
 
-_SELECT: Final = f"SELECT {_NAMES} FROM orders"  # noqa: S608 - field names alone
+_SELECT: Final = f"SELECT row, {_NAMES} FROM orders"  # noqa: S608 - field names alone
 _BY_ORDER_ID: Final = f"{_SELECT} WHERE order_id = ? ORDER BY row DESC LIMIT 1"
 _BY_EITHER: Final = (
     f"{_SELECT} WHERE row = coalesce((SELECT max(row) FROM orders WHERE order_id = ?), "  # noqa: S608
@@ -91,7 +111,9 @@ _UNDELIVERED: Final = (
     f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL "
     f"AND {_OF_ROOT}"
 )
-_HISTORY: Final = f"{_SELECT} WHERE created_at >= ? ORDER BY created_at DESC, row DESC LIMIT ?"
+_HISTORY: Final = (
+    f"{_SELECT} WHERE coalesce(created_at >= ?, 1) ORDER BY created_at DESC, row DESC LIMIT ?"
+)
 _PUT: Final = (
     f"INSERT INTO orders ({_NAMES}) VALUES ({', '.join('?' * len(_FIELDS))}) "  # noqa: S608
     f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in _FIELDS)}"
@@ -185,14 +207,18 @@ def change(file: sqlite3.Connection, reference: str, change: JournalChange) -> J
     return after
 
 
-def pending(file: sqlite3.Connection, base_url: str | None) -> list[JournalEntry]:
+def pending(
+    file: sqlite3.Connection, base_url: str | None, report: Callable[[DamagedRowError], None]
+) -> list[JournalEntry]:
     """Return the entries of orders that have not ended; see `OrderJournal.pending`."""
-    return _entries(file.execute(_PENDING, (base_url,)))
+    return _entries(file.execute(_PENDING, (base_url,)), report)
 
 
-def undelivered(file: sqlite3.Connection, base_url: str | None) -> list[JournalEntry]:
+def undelivered(
+    file: sqlite3.Connection, base_url: str | None, report: Callable[[DamagedRowError], None]
+) -> list[JournalEntry]:
     """Return the entries whose result was not delivered; see `OrderJournal.undelivered`."""
-    return _entries(file.execute(_UNDELIVERED, (base_url,)))
+    return _entries(file.execute(_UNDELIVERED, (base_url,)), report)
 
 
 def get(file: sqlite3.Connection, order_id: str) -> JournalEntry | None:
@@ -201,11 +227,14 @@ def get(file: sqlite3.Connection, order_id: str) -> JournalEntry | None:
 
 
 def history(
-    file: sqlite3.Connection, since: datetime | None, limit: int | None
+    file: sqlite3.Connection,
+    since: datetime | None,
+    limit: int | None,
+    report: Callable[[DamagedRowError], None],
 ) -> list[JournalEntry]:
     """Return all entries, the newest first; see `OrderJournal.history`."""
     first = -_LARGEST if since is None else _microseconds(since)
-    return _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)))
+    return _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)), report)
 
 
 def prune(file: sqlite3.Connection, before: datetime) -> int:
@@ -218,8 +247,15 @@ def _find(file: sqlite3.Connection, statement: str, *values: str) -> JournalEntr
     return None if row is None else _entry(row)
 
 
-def _entries(rows: sqlite3.Cursor) -> list[JournalEntry]:
-    return [_entry(row) for row in rows]
+def _entries(rows: sqlite3.Cursor, report: Callable[[DamagedRowError], None]) -> list[JournalEntry]:
+    """Return the entries of rows. One that is damaged is reported, and costs no other."""
+    entries: list[JournalEntry] = []
+    for row in rows:
+        try:
+            entries.append(_entry(row))
+        except DamagedRowError as error:
+            report(error)
+    return entries
 
 
 # --- the rows -------------------------------------------------------------------------------------
@@ -236,13 +272,16 @@ def _row(entry: JournalEntry) -> list[object]:
 
 
 def _entry(row: Sequence[Any]) -> JournalEntry:
-    values = list(row)
+    number, *values = row
+    cause: Exception | None = None
     try:
         for place, (_, decode) in _CODECS.items():
             if values[place] is not None:
                 values[place] = decode(values[place])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(DAMAGED) from error
+        cause = error
+    if cause or not all(isinstance(values[place], kinds) for place, kinds in _KINDS.items()):
+        raise DamagedRowError(number, values[_ORDER_ID]) from cause
     return JournalEntry(*values)
 
 
@@ -297,6 +336,22 @@ _CODEC_OF: Final[Mapping[str, _Codec]] = {
 }
 _CODECS: Final = {_FIELDS.index(name): codec for name, codec in _CODEC_OF.items()}
 """How a value is written and read that SQLite cannot store as it is, by its column's position."""
+
+_KIND_OF: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "key": str,
+    "kind": str,
+    "created_at": datetime,
+    "order_id": (str, NoneType),
+    "invoice": str,
+    "metadata": dict,
+    "base_url": (str, NoneType),
+    "codes": tuple,
+    "refusals": int,
+    "claimed_by": (str, NoneType),
+}
+_ORDER_ID: Final = _FIELDS.index("order_id")
+_KINDS: Final = {_FIELDS.index(name): kinds for name, kinds in _KIND_OF.items()}
+"""What the values are on which drivers rely, by their columns' positions."""
 
 _TEXTS: Final = tuple(place for place in range(len(_FIELDS)) if place not in _CODECS)
 """The positions of the other columns, most of which are texts."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from sms4sats_async._logging import LOGGER
 from sms4sats_async._redact import show
 from sms4sats_async._validate import aware, positive_seconds, whole_number
 from sms4sats_async._validate import path as as_path
@@ -29,6 +30,9 @@ class SqliteJournal:
     others wait. Nothing is opened before the first use. The file is closed when there is nothing to
     do; `aclose` waits for that. A process that forks closes the file first, and parent and child
     open it again when they use it.
+
+    A row that cannot be read is left out of all lists, logged as an error, and kept in the file. It
+    stops no other order.
 
     A file of version 0.1 is migrated at the first use. Version 0.1 cannot read it any more.
 
@@ -85,7 +89,7 @@ class SqliteJournal:
         Raises:
             JournalError: If the file cannot be used.
         """
-        return await self._do(lambda file: schema.pending(file, base_url))
+        return await self._do(lambda file: schema.pending(file, base_url, self._report))
 
     async def undelivered(self, base_url: str | None = None) -> list[JournalEntry]:
         """Return the entries whose result was not delivered; see `OrderJournal.undelivered`.
@@ -93,7 +97,7 @@ class SqliteJournal:
         Raises:
             JournalError: If the file cannot be used.
         """
-        return await self._do(lambda file: schema.undelivered(file, base_url))
+        return await self._do(lambda file: schema.undelivered(file, base_url, self._report))
 
     async def get(self, order_id: str, /) -> JournalEntry | None:
         """Return the entry of an order, or None if there is none.
@@ -113,7 +117,7 @@ class SqliteJournal:
         """
         first = None if since is None else aware("since", since)
         most = None if limit is None else whole_number("limit", limit, least=0)
-        return await self._do(lambda file: schema.history(file, first, most))
+        return await self._do(lambda file: schema.history(file, first, most, self._report))
 
     async def prune(self, before: datetime, /) -> int:
         """Remove what was finished before that time; see `OrderJournal.prune`.
@@ -123,6 +127,9 @@ class SqliteJournal:
         """
         moment = aware("before", before)
         return await self._do(lambda file: schema.prune(file, moment))
+
+    def _report(self, damage: schema.DamagedRowError) -> None:
+        LOGGER.error("the journal %s: %s", self._path, damage)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._worker.do(work)
