@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -259,6 +259,8 @@ def order_id(value: object) -> str:
     """
     if not isinstance(value, str):
         problem = f"the order ID must be a str, or an order, not {type(value).__name__}"
+        if iscoroutine(value):
+            problem += "; is an `await` missing?"
         raise InvalidArgumentError(problem)
     if not value.strip():
         problem = "the order ID must not be empty; pass the order that create_order() returned"

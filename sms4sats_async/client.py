@@ -164,6 +164,7 @@ class Sms4SatsClient:
             retry=validate.instance("retry", retry, RetryPolicy),
             clock=clock,
             report=report,
+            root=self._base_url,
             secret=self._api_key,
         )
         self._context = OrderContext(

@@ -38,6 +38,7 @@ _ORDER_UNKNOWN: Final = (
     "balance before"
 )
 _CHECK: Final = "Check the arguments. With immediate=True, check the API key and the balance too."
+_LISTS: Final = "get_countries() and get_services() list what can be ordered."
 _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("cancel_order", _NOT_SENT): (
         f"No cancel was sent and the order is unchanged. Try again. {_AUTOMATIC_REFUND}"
@@ -45,14 +46,15 @@ _CONSEQUENCES: Final[dict[tuple[str, RequestOutcome], str]] = {
     ("cancel_order", _REFUSED): (
         "The service refused the cancel. The order may be younger than 2 minutes, may have ended, "
         "or may be unknown to the service. get_order_status() may show which, and you can safely "
-        f"cancel again. {_AUTOMATIC_REFUND}"
+        "cancel again. cancel_order_when_allowed() waits until an order is old enough. "
+        f"{_AUTOMATIC_REFUND}"
     ),
     ("cancel_order", _UNKNOWN): (
         "The order may or may not be cancelled. get_order_status() may show which, and you can "
         f"safely cancel again. {_AUTOMATIC_REFUND}"
     ),
     ("create_order", _NOT_SENT): "No order was created and no money moved. You can try again.",
-    ("create_order", _REFUSED): f"No order was created and no money moved. {_CHECK}",
+    ("create_order", _REFUSED): f"No order was created and no money moved. {_CHECK} {_LISTS}",
     ("create_order", _UNKNOWN): f"{_ORDER_UNKNOWN}.",
     ("create_send_order", _NOT_SENT): (
         "No order was created, no message was sent and no money moved. You can try again."
@@ -136,9 +138,10 @@ class Sms4SatsError(Exception):
         """Return what the failure means for the money and what to do next."""
         if self.operation is None or self.request_outcome is None:
             return ""
-        return _CONSEQUENCES.get(
-            (self.operation, self.request_outcome), "Nothing was changed. You can try again."
-        )
+        default = "Nothing was changed. You can try again."
+        if self.request_outcome is _REFUSED:
+            default = "Nothing was changed. Check the arguments, or try again later."
+        return _CONSEQUENCES.get((self.operation, self.request_outcome), default)
 
 
 def _rebuild(
@@ -252,6 +255,10 @@ class BadRequestError(APIError):
 
 class AuthenticationError(APIError):
     """If the key is missing or refused: HTTP 401, 403, or 400 `X-API-Key header is missing.`."""
+
+    def _consequence(self) -> str:
+        # Without a key, trying again fails in the same way; the problem says what to set.
+        return "Nothing was sent." if self.status_code is None else super()._consequence()
 
 
 class RateLimitError(APIError):

@@ -193,7 +193,7 @@ class OrderScheduler:
         await self._context.recorder.write([(order_id, change)])
 
     def results(self) -> OrderResults:
-        """Return an async iterator of the results.
+        """Return an async iterator of the results; it waits for ever if `run` is never started.
 
         A result counts as delivered when the loop asks for the next one, and the journal records
         that first. After a crash, the next process gets the result again that was being handled. If

@@ -645,9 +645,13 @@ def change(shell: Shell) -> Callable[..., None]:
     return change_entries
 
 
+def nothing_pending() -> str:
+    return f"No order is pending in {os.environ['SMS4SATS_JOURNAL']}.\n"
+
+
 @pytest.mark.parametrize("command", ["pending", "resume"])
 def test_nothing_is_pending_at_first(shell: Shell, command: str) -> None:
-    assert shell(command) == Ended(0, "", "No order is pending.\n")
+    assert shell(command) == Ended(0, "", nothing_pending())
 
 
 def test_pending_lists_the_orders(shell: Shell) -> None:
@@ -791,7 +795,7 @@ def test_a_printed_result_is_delivered(shell: Shell, command: str) -> None:
     shell(*command.format(order_id).split())
     shell("resume")
 
-    assert shell("resume").err == "No order is pending.\n"
+    assert shell("resume").err == nothing_pending()
 
 
 def test_resume_shows_a_result_that_was_not_shown(
@@ -804,7 +808,7 @@ def test_resume_shows_a_result_that_was_not_shown(
     assert shell("resume").out == (
         f"{short(order_id)}  The code arrived, and the money is settled. Code: 012345\n"
     )
-    assert shell("resume").err == "No order is pending.\n"
+    assert shell("resume").err == nothing_pending()
 
 
 def test_resume_of_an_order_that_has_ended_shows_its_result_again(shell: Shell) -> None:

@@ -250,7 +250,7 @@ def test_a_broken_output_has_its_exit_code_and_message(
 @pytest.mark.parametrize(
     ("variables", "command", "code", "text"),
     [
-        ("-u HOME", "pending", 0, "No order is pending."),
+        ("-u HOME", "pending", 0, "No order is pending in "),
         ("-u HOME", "price", 0, "receive"),
         ("SMS4SATS_JOURNAL=~no-such-user/j", "pending", 2, "Name a file in SMS4SATS_JOURNAL."),
         ("SMS4SATS_JOURNAL=~no-such-user/j", "price", 0, "receive"),

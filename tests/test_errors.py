@@ -281,7 +281,15 @@ def test_after_an_unknown_outcome_a_retry_is_not_called_safe(operation: str) -> 
 def test_a_failed_read_changed_nothing(operation: str, outcome: RequestOutcome) -> None:
     text = str(APIError("it broke", operation=operation, request_outcome=outcome))
 
-    assert text == f"{operation}: it broke. Nothing was changed. You can try again."
+    refused = outcome is RequestOutcome.REFUSED
+    advice = "Check the arguments, or try again later." if refused else "You can try again."
+    assert text == f"{operation}: it broke. Nothing was changed. {advice}"
+
+
+def test_without_a_key_no_error_advises_to_try_again() -> None:
+    assert str(AuthenticationError("no key", operation="create_order")) == (
+        "create_order: no key. Nothing was sent."
+    )
 
 
 def test_every_operation_that_changes_something_has_its_own_consequences() -> None:

@@ -102,6 +102,7 @@ class Scene:
             retry=self.retry,
             clock=self.clock,
             report=Reporter(self.events.append if report is None else report),
+            root="https://sms4sats.com",
         )
         calls.random = lambda: 1.0
         return calls
@@ -425,7 +426,12 @@ async def test_what_a_listener_raises_is_logged_and_changes_nothing(
 async def test_a_listener_is_optional() -> None:
     transport = Script(UNABLE, OK)
     calls = Calls(
-        transport, timeout=10, retry=RetryPolicy(), clock=JumpingClock(), report=Reporter(None)
+        transport,
+        timeout=10,
+        retry=RetryPolicy(),
+        clock=JumpingClock(),
+        report=Reporter(None),
+        root="https://sms4sats.com",
     )
     assert (await calls.call(op.PING, op.PING.request()))[1] == 2
 

@@ -56,6 +56,7 @@ class Calls:
         retry: RetryPolicy,
         clock: Clock,
         report: Callable[[Event], None],
+        root: str,
         secret: str | None = None,
     ) -> None:
         self.retry = retry
@@ -64,6 +65,7 @@ class Calls:
         self._transport = transport
         self._timeout = timeout
         self._report = report
+        self._root = root
         self._secret = secret
         self._loop: object | None = None
         self._closed = False
@@ -109,6 +111,8 @@ class Calls:
                 log_answer(operation.name, order_id, attempt, response.status)
                 return value, attempt
             outcome = failure.request_outcome or RequestOutcome.UNKNOWN
+            if isinstance(failure, TransportError) and outcome is RequestOutcome.NOT_SENT:
+                failure.problem += f"; the service root is {self._root}"
             known = max(known, outcome, key=_CERTAINTY.index)
             self._hide_secrets(failure, order_id)
             failure.operation = operation.name

@@ -349,7 +349,7 @@ def check_invoice(order: ReceiveOrder, *, max_price_sat: int, network: str, now:
 def _refused(order: ReceiveOrder, why: str) -> OrderError:
     return OrderError(
         f"the order's invoice was refused: {why}. Nothing was paid, and an order that is not paid "
-        "ends automatically",
+        "ends automatically. A higher max_price_sat accepts a higher price",
         operation="receive_code",
         order_id=order.order_id,
     )

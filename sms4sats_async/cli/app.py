@@ -379,7 +379,7 @@ async def pending(session: Session) -> None:
         columns.append("base_url")
     session.out.table([facts(entry) for entry in entries], columns)
     if not entries:
-        session.out.note("No order is pending.")
+        session.out.note(session.nothing_pending)
 
 
 @_command(_ORDERS)
@@ -407,7 +407,7 @@ async def resume(
         session.out.note(
             f"No order of {root} is pending. `sms4sats pending` lists {others} of other services."
             if others
-            else "No order is pending."
+            else session.nothing_pending
         )
         return
     session.stage = Stage.RESUMING

@@ -123,6 +123,11 @@ class Session:
         self.out.show(result_facts(result), text)
         self._results.pop(result.order_id, None)
 
+    @property
+    def nothing_pending(self) -> str:
+        """The note for a journal without pending orders. It names the file: there may be others."""
+        return f"No order is pending in {in_words(str(journal_path()))}."
+
     def now(self) -> datetime:
         """Return the time of the command's clock."""
         return datetime.fromtimestamp(self.client.clock.now(), UTC)
@@ -216,7 +221,7 @@ def run(
     async def work_with_a_client(session: Session) -> None:
         async with AsyncExitStack() as stack:
             if journal:
-                session.journal = SqliteJournal(_journal_path())
+                session.journal = SqliteJournal(journal_path())
                 await stack.enter_async_context(session.journal)
             session.client = Sms4SatsClient(
                 base_url=base_url,
@@ -257,7 +262,7 @@ def finish(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
         session.close()
 
 
-def _journal_path() -> Path:
+def journal_path() -> Path:
     """Return the path of the journal, in a folder that only its owner can read.
 
     Raises:
