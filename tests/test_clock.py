@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from sms4sats_async import MemoryJournal, OrderResult
-from sms4sats_async import _clock as clocks
+from sms4sats_async import _clock as clocks  # pyright: ignore[reportPrivateUsage]
 from sms4sats_async._clock import ElapsedClock, SystemClock
 from sms4sats_async.simulator import ManualClock
 from tests.many import Scene

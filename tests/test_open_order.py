@@ -1228,8 +1228,9 @@ async def test_a_journal_that_fails_is_asked_for_the_claim_every_25_seconds() ->
 @pytest.mark.parametrize("driver_ends", [False, True])
 async def test_a_block_that_lost_its_claim_does_not_cancel(*, driver_ends: bool) -> None:
     it, clock = still(journal := MemoryJournal())
+    order = it.client.open_order(187, "tg")
     with anyio.CancelScope() as scope:
-        async with it.client.open_order(187, "tg") as order:
+        async with order:
             clock.suspend(200)  # the machine slept longer than the lease
             await claim_as("another", journal, order.order_id, clock.now())
             await pass_time(clock, 30)
@@ -1287,8 +1288,9 @@ async def test_a_renewal_under_way_does_not_bring_a_released_claim_back() -> Non
 
     it, clock = still(journal := Slow())
     gate = anyio.Event()
+    order = it.client.open_order(187, "tg")
     with anyio.CancelScope() as scope:
-        async with it.client.open_order(187, "tg") as order:
+        async with order:
             journal.gate = gate
             await pass_time(clock, 60)
             assert gate.statistics().tasks_waiting == 1

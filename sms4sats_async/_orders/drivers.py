@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from sms4sats_async._cancellation import is_of_others
-from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP
+from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP, time_span
 from sms4sats_async._logging import LOGGER
 from sms4sats_async._redact import hide_in_causes, mask, quote
 from sms4sats_async.errors import (
@@ -149,9 +149,9 @@ async def record(
         else:
             order.read_deadline = entry.code_deadline
             order.learn(entry)
-            if entry.minimum_age is not None:
-                age = entry.minimum_age.total_seconds()
-                order.intent = attrs.evolve(order.intent, minimum_age=age)
+            # The journal may have a longer one.
+            minimum_age = entry.minimum_age or time_span(order.intent.minimum_age)
+            order.intent = attrs.evolve(order.intent, minimum_age=minimum_age.total_seconds())
     else:
         order.claimed_until, order.unrecorded = 0.0, intent
         order.learn(entry)
