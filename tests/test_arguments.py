@@ -1,5 +1,6 @@
 """Arguments are validated before anything is sent, and the error names what is allowed."""
 
+import contextlib
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -186,6 +187,16 @@ def test_invalid_order_id_is_refused_and_not_shown(value: object, problem: str) 
 
     assert "abc" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_coroutine_in_the_place_of_an_order_names_the_missing_await() -> None:
+    async def create_order() -> None: ...
+
+    with (
+        contextlib.closing(create_order()) as made,
+        pytest.raises(InvalidArgumentError, match="coroutine; is an `await` missing"),
+    ):
+        arguments.order_id(made)
 
 
 # --- datetimes ------------------------------------------------------------------------------------

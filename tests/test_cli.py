@@ -1,10 +1,12 @@
 """The command `sms4sats`: what each command does and prints."""
 
+import contextlib
 import io
 import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -796,6 +798,19 @@ def test_a_printed_result_is_delivered(shell: Shell, command: str) -> None:
     shell("resume")
 
     assert shell("resume").err == nothing_pending()
+
+
+@pytest.mark.parametrize("command", ["pending", "resume", "cancel 0123"])
+def test_a_damaged_row_is_shown_once_and_stops_no_command(shell: Shell, command: str) -> None:
+    shell.order()
+    with contextlib.closing(sqlite3.connect(shell.journal)) as file:
+        file.execute("UPDATE orders SET metadata = 'x'")
+        file.commit()
+
+    shown = shell(*command.split()).err
+
+    assert shown.count("Row 1 of the table") + shown.count("row 1 of the table") == 1
+    assert "the service refunds it automatically after 21 minutes" in shown
 
 
 def test_resume_shows_a_result_that_was_not_shown(

@@ -572,6 +572,7 @@ def test_the_time_of_the_refund_may_be_unknown() -> None:
 def test_a_sentence_has_a_capital_letter_and_a_full_stop() -> None:
     assert sentence("") == "."
     assert sentence(f"base_url of {ORDER_ID}.\n") == "--base-url of 0123…cdef.�."
+    assert sentence("did you mean it?") == "Did you mean it?"
 
 
 def test_the_documentation_lists_every_exit_code() -> None:

@@ -11,6 +11,7 @@ from sms4sats_async import (
     RequestTimeoutError,
     RetryPolicy,
     Sms4SatsError,
+    TransportError,
 )
 from sms4sats_async._http.messages import MAXIMUM_BODY
 from tests.servers import (
@@ -43,6 +44,10 @@ async def test_a_failure_is_the_same_error_over_every_library(
             with pytest.raises(Sms4SatsError) as caught:
                 await client.cancel_order(ORDER_ID)
             error = caught.value
+            names_the_root = f"; the service root is {place.url}" in error.problem
+            assert names_the_root is (
+                isinstance(error, TransportError) and failure.outcome is RequestOutcome.NOT_SENT
+            )
             assert (type(error), error.request_outcome) == (failure.error, failure.outcome)
             assert (error.operation, error.order_id, error.attempts) == (
                 "cancel_order",

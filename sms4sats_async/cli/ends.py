@@ -324,7 +324,7 @@ def sentence(text: str) -> str:
     for library, command in _COMMAND_NAMES:
         text = text.replace(library, command)
     text = _ORDER_ID.sub(r"\1…\2", in_words(text)).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
 
 
 def _classify(error: Sms4SatsError) -> tuple[str, ExitCode]:

@@ -34,7 +34,7 @@ from sms4sats_async import (
 )
 from sms4sats_async.progress import Progress
 
-from .ends import ExitCode, Interrupted, Stage, Stop, end_of
+from .ends import ExitCode, Interrupted, Stage, Stop, end_of, sentence
 from .facts import facts, in_words, result_facts, shortened
 from .output import Output
 
@@ -48,6 +48,7 @@ _WHOLE_ID: Final = 64
 """Characters of an order's ID (documented as 64 hex digits)."""
 
 _SILENT: Final = logging.NullHandler()
+_JOURNAL_LOG: Final = logging.getLogger("sms4sats_async.journal")
 
 CLOCK: Clock | None = None
 """The clock of every command; None is the client's own. No option changes it, but a test does."""
@@ -249,8 +250,11 @@ def finish(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
         typer.Exit: It failed; the reason was shown.
     """
     session = Session(Output(json))
-    # The command has its own messages, so the library's log stays off standard error.
+    # The command has its own messages, so the library's log stays off standard error. Nothing but
+    # the log tells of a damaged row of the journal.
     logging.getLogger("sms4sats_async").addHandler(_SILENT)
+    damage = _Damage(session.out)
+    _JOURNAL_LOG.addHandler(damage)
     try:
         anyio.run(_until_interrupted, work, session)
     except (Exception, KeyboardInterrupt) as error:
@@ -259,7 +263,23 @@ def finish(work: Callable[[Session], Awaitable[object]], *, json: bool) -> None:
         session.close()
         raise typer.Exit(session.show_end(error)) from error
     finally:
+        _JOURNAL_LOG.removeHandler(damage)
         session.close()
+
+
+class _Damage(logging.Handler):
+    """Shows each damaged row once."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.ERROR)
+        self._out = out
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = sentence(record.getMessage())
+        if text not in self._shown:
+            self._shown.add(text)
+            self._out.note(text)
 
 
 def journal_path() -> Path:

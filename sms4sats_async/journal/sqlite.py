@@ -1,5 +1,6 @@
 """A journal in a file: SQLite from the standard library, in a thread of its own."""
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -7,7 +8,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from sms4sats_async._logging import LOGGER
 from sms4sats_async._redact import show
 from sms4sats_async._validate import aware, positive_seconds, whole_number
 from sms4sats_async._validate import path as as_path
@@ -18,6 +18,8 @@ from .entry import JournalChange, JournalEntry
 from .worker import Worker
 
 T = TypeVar("T")
+
+_LOGGER: Final = logging.getLogger("sms4sats_async.journal")
 
 _MEMORY: Final = ":memory:"
 _URI: Final = "file:"
@@ -129,7 +131,7 @@ class SqliteJournal:
         return await self._do(lambda file: schema.prune(file, moment))
 
     def _report(self, damage: schema.DamagedRowError) -> None:
-        LOGGER.error("the journal %s: %s", self._path, damage)
+        _LOGGER.error("the journal %s: %s", self._path, damage)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._worker.do(work)
