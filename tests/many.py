@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     )
     from sms4sats_async.simulator import Answer, Behaviour, Clock
 
-FIRST_POLL = 5.2
+TICK = 0.25 + 0.01
+"""Seconds between two looks of the scheduler for due polls, and what rounding adds."""
+
+FIRST_POLL = 5 + TICK
 """Seconds within which a new order is polled: one interval, and the scheduler's tick."""
 
-LONGEST_PAUSE = 5 * 1.15 + 0.2
+LONGEST_PAUSE = 5 * 1.15 + TICK
 """Seconds between two polls at most: the interval with its jitter, and the tick."""
 
 

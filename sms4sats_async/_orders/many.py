@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .decisions import Action, Intent, Refusals
     from .steps import OrderContext, Step
 
-_TICK: Final = 0.1
+_TICK: Final = 0.25
 """Seconds between two looks for due polls, at least: polls come in small groups, not one by one."""
 
 _PROMOTION: Final = 1.0
