@@ -18,7 +18,6 @@ from sms4sats_async._http.transports.httpx import (
     Connecting,
     Errors,
     hide_order_ids_in_logs,
-    not_connected,
     order_ids_hidden,
 )
 from sms4sats_async._redact import show
@@ -56,9 +55,6 @@ class Answer:
 
 class HttpWallet(base.BaseWallet):
     """Sends the requests of an adapter, without httpx's pool: it loses connections on a cancel."""
-
-    first_line = False
-    """Whether an answer is a stream that stays open, so that only its first line is read."""
 
     def __init__(
         self,
@@ -108,9 +104,22 @@ class HttpWallet(base.BaseWallet):
         """The path of a harmless request that needs the credentials."""
 
     async def _request(
-        self, method: str, path: str, *, body: object = None, form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        form: Mapping[str, str] | None = None,
+        first_line: bool = False,
     ) -> Answer:
         """Send one request and return the answer.
+
+        Args:
+            method: The HTTP method.
+            path: The path and the query.
+            body: What is sent as JSON.
+            form: What is sent as a form.
+            first_line: Whether the answer is a stream that stays open: its first line is read.
 
         Raises:
             AuthenticationError: HTTP 401 or 403.
@@ -120,7 +129,7 @@ class HttpWallet(base.BaseWallet):
         request = httpx.Request(
             method, self._root + path, headers=self._headers, json=body, data=form
         )
-        status, content = await self._exchange(request)
+        status, content = await self._exchange(request, first_line=first_line)
         try:
             value: object = json.loads(content)
         except (ValueError, RecursionError):
@@ -138,7 +147,7 @@ class HttpWallet(base.BaseWallet):
         """Return whether an answer of another status refuses the credentials."""
         return False
 
-    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
+    async def _exchange(self, request: httpx.Request, *, first_line: bool) -> tuple[int, bytes]:
         connecting = Connecting(tls=request.url.scheme == "https")
         request.extensions = {
             "timeout": {"connect": _CONNECT, "write": _CONNECT},
@@ -150,7 +159,8 @@ class HttpWallet(base.BaseWallet):
                     verify=self._tls, trust_env=False, proxy=self._proxy
                 ) as transport:
                     answer = await transport.handle_async_request(request)
-                    content = await self._read(cast("httpx.AsyncByteStream", answer.stream))
+                    stream = cast("httpx.AsyncByteStream", answer.stream)
+                    content = await _read(stream, first_line=first_line)
         except BaseException as error:
             await connecting.close()
             if isinstance(error, TimeoutError):
@@ -160,26 +170,25 @@ class HttpWallet(base.BaseWallet):
                 ) from error
             if isinstance(error, _ERRORS.caught):
                 raise _ERRORS.translate(error) from error
-            if connecting.failed_with(error):
-                raise not_connected(error) from error
             raise
         return answer.status_code, content
 
-    async def _read(self, stream: httpx.AsyncByteStream) -> bytes:
-        """Return the answer, or its first line."""
-        body = bytearray()
-        # Only a cancelled read ends httpx's generators from within; Trio warns of any other end.
-        with anyio.CancelScope() as scope:
-            async for chunk in stream:
-                body += chunk
-                if len(body) > MAXIMUM_BODY or (self.first_line and b"\n" in body.lstrip()):
-                    scope.cancel()
-        if len(body) > MAXIMUM_BODY:
-            raise InvalidResponseError(
-                f"the wallet's answer is larger than {MAXIMUM_BODY} bytes",
-                request_outcome=RequestOutcome.UNKNOWN,
-            )
-        return bytes(body).lstrip().partition(b"\n")[0] if self.first_line else bytes(body)
+
+async def _read(stream: httpx.AsyncByteStream, *, first_line: bool) -> bytes:
+    """Return the answer, or its first line."""
+    body = bytearray()
+    # Only a cancelled read ends httpx's generators from within; Trio warns of any other end.
+    with anyio.CancelScope() as scope:
+        async for chunk in stream:
+            body += chunk
+            if len(body) > MAXIMUM_BODY or (first_line and b"\n" in body.lstrip()):
+                scope.cancel()
+    if len(body) > MAXIMUM_BODY:
+        raise InvalidResponseError(
+            f"the wallet's answer is larger than {MAXIMUM_BODY} bytes",
+            request_outcome=RequestOutcome.UNKNOWN,
+        )
+    return bytes(body).lstrip().partition(b"\n")[0] if first_line else bytes(body)
 
 
 def header_secret(name: str, value: object) -> str:

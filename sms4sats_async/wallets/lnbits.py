@@ -87,7 +87,7 @@ def read_payment(answer: Answer, payment_hash: str) -> Payment:
     reason = answers.text(body.get("detail"))
     error: str | None = None
     if state is PaymentState.FAILED:
-        error = reason
+        error = reason or "LNbits gives no reason"
     elif state is PaymentState.UNKNOWN:
         error = f"LNbits answered HTTP {answer.status}: {reason or 'no state of a payment'}"
     settled = state is PaymentState.SETTLED

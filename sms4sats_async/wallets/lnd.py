@@ -59,7 +59,6 @@ class LndWallet(HttpWallet):
     """
 
     enforces_fee_limit = True
-    first_line = True
 
     def __init__(
         self,
@@ -103,12 +102,13 @@ class LndWallet(HttpWallet):
             "timeout_seconds": _NEW_ATTEMPTS,
             "no_inflight_updates": True,
         }
-        answer = await self._request("POST", "/v2/router/send", body=request)
+        answer = await self._request("POST", "/v2/router/send", body=request, first_line=True)
         return read_payment(answer, invoice.payment_hash)
 
     async def _lookup(self, payment_hash: str) -> Payment | None:
         name = base64.urlsafe_b64encode(bytes.fromhex(payment_hash)).decode()
-        answer = await self._request("GET", f"/v2/router/track/{name}?no_inflight_updates=false")
+        path = f"/v2/router/track/{name}?no_inflight_updates=false"
+        answer = await self._request("GET", path, first_line=True)
         return None if answer.status == _NOT_FOUND else read_payment(answer, payment_hash)
 
     def _is_refused(self, answer: Answer) -> bool:
@@ -130,7 +130,7 @@ def read_payment(answer: Answer, payment_hash: str) -> Payment:
         state = _STATES.get(word, state) if isinstance(word, str) else state
     error: str | None = None
     if state is PaymentState.FAILED:
-        error = answers.text(result.get("failure_reason"))
+        error = answers.text(result.get("failure_reason")) or "LND gives no reason"
     elif state is PaymentState.UNKNOWN:
         reason = answers.text(_failure(answer).get("message")) or "no state of a payment"
         error = f"LND answered HTTP {answer.status}: {reason}"
