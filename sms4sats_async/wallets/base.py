@@ -71,6 +71,8 @@ class BaseWallet(ABC):
         self._secrets = secrets
         self._amounts: dict[str, int] = {}
         """The amount of each payment hash for which a request to pay may have been sent."""
+        self._failures: dict[str, Payment] = {}
+        """Payments that the wallet refused, so that it may not know them."""
         self._closed = False
 
     def __repr__(self) -> str:
@@ -138,7 +140,7 @@ class BaseWallet(ABC):
         if not _HASH.fullmatch(str(payment_hash).lower()):
             raise InvalidArgumentError("payment_hash must be 64 hex digits")
         payment_hash = payment_hash.lower()
-        found = await self._ask(payment_hash)
+        found = await self._ask(payment_hash) or self._failures.get(payment_hash)
         # The request to pay may still be on its way.
         return found or self._unknown(payment_hash, "the wallet does not know this payment")
 
@@ -228,7 +230,7 @@ class BaseWallet(ABC):
         payment_hash = invoice.payment_hash
         try:
             payment = await self._pay(invoice, limit)
-        except AuthenticationError:
+        except (AuthenticationError, ClientStateError):
             del self._amounts[payment_hash]
             raise
         except (TransportError, InvalidResponseError) as error:
@@ -241,7 +243,10 @@ class BaseWallet(ABC):
                 known = await self._ask(payment_hash)
                 if known is not None and known.state is not PaymentState.UNKNOWN:
                     return known
-        return self._complete(payment)
+        payment = self._complete(payment)
+        if payment.state is PaymentState.FAILED:
+            self._failures[payment_hash] = payment
+        return payment
 
     async def _ask(self, payment_hash: str) -> Payment | None:
         """Read the state of a payment; None if the wallet does not know it."""
