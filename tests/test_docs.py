@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, progress, simulator, testing
+from sms4sats_async import Sms4SatsClient, progress, simulator, testing, wallets
 from sms4sats_async._http import endpoints as _operations
 from sms4sats_async._http.endpoints import Operation
 
@@ -58,6 +58,7 @@ def test_reference_describes_every_public_name_once() -> None:
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
         *(f"sms4sats_async.testing.{name}" for name in testing.__all__),
+        *(f"sms4sats_async.wallets.{name}" for name in wallets.__all__),
     ]
 
     assert described() == Counter(expected)

@@ -70,7 +70,7 @@ def test_unknown_wallet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fee_limit_is_read(value: str, limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, "lnd", SMS4SATS_MAX_FEE_SAT=value)
 
-    assert wallet_from_environment()._max_fee_sat == limit  # noqa: SLF001 - what LND would get
+    assert wallet_from_environment().max_fee_sat == limit
 
 
 @pytest.mark.parametrize("value", ["-1", "5.5", "many", "9" * 5000, "9" * 20])
@@ -84,7 +84,7 @@ def test_invalid_fee_limit_is_refused(value: str, monkeypatch: pytest.MonkeyPatc
 def test_argument_replaces_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, "lnd", SMS4SATS_MAX_FEE_SAT="")
 
-    assert wallet_from_environment(max_fee_sat=9)._max_fee_sat == 9  # noqa: SLF001
+    assert wallet_from_environment(max_fee_sat=9).max_fee_sat == 9
 
 
 @pytest.mark.parametrize("kind", ["lnbits", "phoenixd", "nwc"])

@@ -89,6 +89,11 @@ class BaseWallet(ABC):
     ) -> None:
         await self.aclose()
 
+    @property
+    def max_fee_sat(self) -> int | None:
+        """The highest routing fee of a payment in satoshis; None: no limit."""
+        return self._max_fee_sat
+
     async def aclose(self) -> None:
         """Close the wallet's connections. Payments under way go on in the wallet."""
         self._closed = True

@@ -64,6 +64,11 @@ class LnbitsWallet(HttpWallet):
         """The path of a harmless request that needs the credentials."""
         return "/api/v1/wallet"
 
+    def _is_refused(self, answer: Answer) -> bool:
+        # LNbits 1.6 answers so to a wrong key, before anything else (seen).
+        detail = answers.fields(answer.body).get("detail")
+        return answer.status == _NOT_FOUND and detail == "Wallet not found."
+
     async def _pay(self, invoice: Invoice, max_fee_sat: int | None) -> Payment:  # noqa: ARG002
         request = {"out": True, "bolt11": invoice.bolt11}
         answer = await self._request("POST", "/api/v1/payments", body=request)
