@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import nostr_sdk  # pyright: ignore[reportMissingTypeStubs]
 
+from sms4sats_async import Invoice
 from sms4sats_async.wallets import NwcWallet
 from tests.wallet_stubs import HASH, PREIMAGE, StubClock
 
@@ -35,6 +36,7 @@ class NwcService:
         self.fault = fault
         self.state: str | None = None
         self.pays: list[str] = []
+        self.payment_hash = HASH
         self.lookup: dict[str, Any] | None = None
         self.relay = sdk.LocalRelayBuilder().build()
         self._keys, self._payer = sdk.Keys.generate(), sdk.Keys.generate()
@@ -99,7 +101,7 @@ class NwcService:
                 return {"result": {"alias": "w", "methods": ["pay_invoice", "lookup_invoice"]}}
 
     def _find(self, payment_hash: str) -> dict[str, Any] | None:
-        assert payment_hash == HASH
+        assert payment_hash == self.payment_hash
         if self.fault == "hangs":
             return None
         if self.lookup is not None:
@@ -110,6 +112,7 @@ class NwcService:
 
     def _pay(self, invoice: str) -> dict[str, Any] | None:
         self.pays.append(invoice)
+        self.payment_hash = Invoice.parse(invoice).payment_hash
         states = {"holds": "pending", "fails": "failed", "settles": "settled", "loses": "settled"}
         self.state = states.get(self.fault)
         match self.fault:

@@ -98,9 +98,9 @@ def test_code_is_paid_from_the_wallet(shell: Shell, words: list[str], fee: str) 
 
     (order,) = shell.service.orders
     assert (ended.code, ended.out) == (0, "007\n")
-    amount = Invoice.parse(order.invoice).amount_sat
+    amount = Invoice.parse(order.payreq).amount_sat
     assert f"To pay from the wallet lnd: {amount:,} sat, with {fee}." in ended.err
-    assert [wallet.paid for wallet in made] == [[order.invoice]]
+    assert [wallet.paid for wallet in made] == [[order.payreq]]
     assert made[0].closed
 
 
