@@ -380,7 +380,10 @@ def base_url(value: object, *, key_is_set: bool, name: str = "base_url") -> str:
         problem = f"{name} must not have a query or a fragment"
         raise InvalidArgumentError(problem)
     if key_is_set and parts.scheme == "http" and not is_loopback(host):
-        problem = f"{name} must be https:// if there is a key, except on this machine"
+        problem = (
+            f"{name} must be https:// if there is an API key or another credential, except on this "
+            "machine"
+        )
         raise InvalidArgumentError(problem)
     address = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme]).removesuffix(":")
     return f"{parts.scheme}://{address}{parts.path}".rstrip("/")

@@ -48,7 +48,8 @@ class NwcService:
         return secret
 
     def wallet(self, **options: Any) -> NwcWallet:
-        return NwcWallet(self.uri, **{"max_fee_sat": None, "clock": StubClock()} | options)
+        options = {"max_fee_sat": None, "clock": StubClock()} | options
+        return NwcWallet(self.uri, **options)
 
     async def start(self) -> asyncio.Task[None]:
         await self.relay.run()

@@ -177,8 +177,8 @@ def test_workflows_use_the_targets_of_make() -> None:
     (matrix,) = re.findall(r"python: \[(.*)\]", workflows)
 
     assert tuple(re.findall(r"[\d.]+", matrix)) == tool["VERSIONS"]
-    assert set(re.findall(r"run: make (\w+)", workflows)) == {"test", "docs"}
-    assert all(f"\n{target}: " in makefile for target in ("test", "docs"))
+    assert set(re.findall(r"run: make (\w+)", workflows)) == {"test", "docs", "wallets"}
+    assert all(f"\n{target}: " in makefile for target in ("test", "docs", "wallets"))
 
 
 def test_workflows_have_the_least_rights() -> None:

@@ -307,7 +307,7 @@ async def test_next_start_of_the_bot_cancels_what_is_pending(
 
     first, second = capsys.readouterr().out.splitlines()
     assert first == "187/tg: no code, money refunded"
-    assert second.startswith("atlantis/tg: create_order: ")
+    assert second.startswith("atlantis/tg: the service's list has no country 'atlantis'")
 
 
 # --- the Telegram bot -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -33,8 +33,8 @@ pytestmark = [
     pytest.mark.skipif(not LNBITS, reason="LNbits is not installed: `make wallets` installs it"),
 ]
 
-# A signature of nobody, from which LNbits can compute a public key.
-SIGNATURE = (1).to_bytes(32) * 2 + b"\0"
+# LNbits can compute a public key from it, whose private key is unknown.
+SIGNATURE: Final = (1).to_bytes(32) * 2 + b"\0"
 BALANCE = 100_000
 START = 120.0  # seconds: a first start makes the database
 
@@ -117,7 +117,8 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
         "LND_REST_ENDPOINT": lnd,
         "LND_REST_MACAROON": "0201",
     }
-    command = [Path(LNBITS).absolute() / "bin/lnbits", "--host", "127.0.0.1", "--port", str(port)]
+    program = str(Path(LNBITS).absolute() / "bin/lnbits")
+    command = [program, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "lnbits.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the server that `make wallets` installed
@@ -128,7 +129,7 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
         end = time.monotonic() + START
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/api/v1/health").status_code == httpx.codes.OK:
+                if httpx.get(f"{url}/api/v1/health").is_success:
                     break
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()

@@ -77,7 +77,7 @@ class Node:
 
     fault: str
     state: str | None = None
-    pays: list[str] = attrs.field(factory=list)
+    pays: list[str] = attrs.field(factory=list[str])
     payment_hash: str = HASH
 
     def take(self, invoice: str) -> None:
@@ -222,11 +222,11 @@ class Stub(Server):
             await peer.send(answer(json.dumps(body, indent=1).encode(), status))
 
     def wallet(self, clock: Clock | None = None, **options: Any) -> AnyWallet:
-        options = {"max_fee_sat": None, "clock": clock or StubClock()} | options
+        options = {"url": self.url, "max_fee_sat": None, "clock": clock or StubClock()} | options
         match self.kind:
             case "lnd":
-                return LndWallet(self.url, MACAROON, **options)
+                return LndWallet(macaroon=MACAROON, **options)
             case "lnbits":
-                return LnbitsWallet(self.url, ADMIN_KEY, **options)
+                return LnbitsWallet(admin_key=ADMIN_KEY, **options)
             case _:
-                return PhoenixdWallet(self.url, PASSWORD, **options)
+                return PhoenixdWallet(password=PASSWORD, **options)

@@ -33,7 +33,7 @@ def open_wallet(max_fee: int | None, *, asks: bool) -> "AnyWallet":
         asks: Whether a person must agree to each payment.
 
     Raises:
-        Stop: Nobody can be asked, or a package is missing.
+        Stop: There is no terminal to ask at, or a package is missing.
         InvalidArgumentError: A variable is missing or invalid.
     """
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -48,7 +48,7 @@ class NwcWallet(base.BaseWallet):
     """Pays from any wallet with Nostr Wallet Connect, such as Alby Hub. It runs on asyncio only.
 
     Args:
-        uri: The wallet's `nostr+walletconnect://...`. Whoever has it can pay from the wallet.
+        uri: The wallet's `nostr+walletconnect://...`. It alone is enough to pay from the wallet.
         max_fee_sat: None. NIP-47 has no fee limit for a payment.
         network: The network of the invoices that it may pay.
         clock: The source of time, for tests.
