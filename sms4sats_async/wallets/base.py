@@ -1,18 +1,17 @@
 """The rules of every wallet: what is checked before paying, and that nothing is paid twice."""
 
-from __future__ import annotations
-
 import logging
 import re
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from types import TracebackType
+from typing import ClassVar, Final, Self
 
 import attrs
 
 from sms4sats_async import _validate as validate
-from sms4sats_async._clock import SystemClock
+from sms4sats_async._clock import Clock, SystemClock
 from sms4sats_async._redact import hide, mask, quote
 from sms4sats_async.errors import (
     AuthenticationError,
@@ -21,16 +20,10 @@ from sms4sats_async.errors import (
     InvalidResponseError,
     TransportError,
 )
-from sms4sats_async.invoice import NETWORKS, Invoice
+from sms4sats_async.invoice import NETWORKS, Invoice, Network
 from sms4sats_async.models import RequestOutcome
 
 from .payment import Payment, PaymentFailedError, PaymentState
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.invoice import Network
 
 LOGGER: Final = logging.getLogger("sms4sats_async.wallets")
 
@@ -45,11 +38,11 @@ _HASH: Final = re.compile("[0-9a-f]{64}")
 class BaseWallet(ABC):
     """What all wallets share. An adapter sends a request and reads the answer."""
 
-    enforces_fee_limit = False
+    enforces_fee_limit: ClassVar[bool] = False
     """Whether the wallet can be given a fee limit for each payment."""
-    asks_before_paying = False
+    asks_before_paying: ClassVar[bool] = False
     """Whether a payment of another process must be looked for before paying."""
-    confirmed = frozenset({PaymentState.FAILED})
+    confirmed: ClassVar[frozenset[PaymentState]] = frozenset({PaymentState.FAILED})
     """After which answers to a request to pay the state is read once more.
 
     A refusal to pay a second time looks like a failure while the first payment is still pending

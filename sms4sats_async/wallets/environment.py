@@ -1,20 +1,16 @@
 """Make the wallet that the environment names."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from sms4sats_async import _validate as validate
 from sms4sats_async.errors import InvalidArgumentError
+from sms4sats_async.invoice import Network
 
 from .lnbits import LnbitsWallet
 from .lnd import LndWallet
 from .nwc import NwcWallet
 from .phoenixd import PhoenixdWallet
-
-if TYPE_CHECKING:
-    from sms4sats_async.invoice import Network
 
 AnyWallet: TypeAlias = LndWallet | LnbitsWallet | PhoenixdWallet | NwcWallet
 
@@ -29,15 +25,14 @@ def wallet_from_environment(
 ) -> AnyWallet:
     """Return the wallet that the environment names.
 
-    | variable | value |
-    |---|---|
-    | `SMS4SATS_WALLET` | `lnd`, `lnbits`, `phoenixd` or `nwc` |
-    | `SMS4SATS_MAX_FEE_SAT` | the highest routing fee in satoshis, or `none`; LND requires it |
-    | `SMS4SATS_LND_URL`, `SMS4SATS_LND_MACAROON` | of LND, the macaroon in hex |
-    | `SMS4SATS_LND_TLS_CERT` | the path of LND's `tls.cert`; optional |
-    | `SMS4SATS_LNBITS_URL`, `SMS4SATS_LNBITS_KEY` | of LNbits, the admin key |
-    | `SMS4SATS_PHOENIXD_URL`, `SMS4SATS_PHOENIXD_PASSWORD` | of phoenixd |
-    | `SMS4SATS_NWC_URI` | of a wallet with Nostr Wallet Connect |
+    - `SMS4SATS_WALLET`: `lnd`, `lnbits`, `phoenixd` or `nwc`.
+    - `SMS4SATS_MAX_FEE_SAT`: the highest routing fee in satoshis, or `none`. LND requires it, and
+      the others allow only `none`.
+    - For `lnd`: `SMS4SATS_LND_URL`, `SMS4SATS_LND_MACAROON` in hex, and optionally
+      `SMS4SATS_LND_TLS_CERT`, the path of LND's `tls.cert`.
+    - For `lnbits`: `SMS4SATS_LNBITS_URL`, and the admin key as `SMS4SATS_LNBITS_KEY`.
+    - For `phoenixd`: `SMS4SATS_PHOENIXD_URL` and `SMS4SATS_PHOENIXD_PASSWORD`.
+    - For `nwc`: `SMS4SATS_NWC_URI`.
 
     Args:
         max_fee_sat: The highest routing fee in satoshis. None: the variable says it.

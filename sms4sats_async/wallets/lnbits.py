@@ -1,18 +1,14 @@
 """LNbits over its REST interface (documented at `/docs` of each server)."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Final
 
-from typing import TYPE_CHECKING, Final
+from sms4sats_async._clock import Clock
+from sms4sats_async.invoice import Invoice, Network
 
 from . import answers
 from .http import Answer, HttpWallet, header_secret
 from .payment import Payment, PaymentState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.invoice import Invoice, Network
 
 _ANSWERED: Final = frozenset({200, 201, 520})
 """The statuses whose body has a state: 520 is LNbits' own for a payment that it refuses (seen)."""

@@ -1,22 +1,17 @@
 """LND over its REST interface (api.lightning.community, `routerrpc`)."""
 
-from __future__ import annotations
-
 import base64
-from typing import TYPE_CHECKING, Final
+import os
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
+from sms4sats_async._clock import Clock
 from sms4sats_async.errors import InvalidArgumentError
+from sms4sats_async.invoice import Invoice, Network
 
 from . import answers
 from .http import Answer, HttpWallet
 from .payment import Payment, PaymentState
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.invoice import Invoice, Network
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -58,7 +53,7 @@ class LndWallet(HttpWallet):
         InvalidArgumentError: If an argument is invalid.
     """
 
-    enforces_fee_limit = True
+    enforces_fee_limit: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -1,14 +1,14 @@
 """Nostr Wallet Connect (NIP-47), through nostr-sdk."""
 
-from __future__ import annotations
-
 import asyncio
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
 
+from sms4sats_async._clock import Clock
 from sms4sats_async.errors import (
     AuthenticationError,
     ClientStateError,
@@ -16,16 +16,11 @@ from sms4sats_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from sms4sats_async.invoice import Invoice, Network
 from sms4sats_async.models import RequestOutcome
 
 from . import answers, base
 from .payment import Payment, PaymentState
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.invoice import Invoice, Network
 
 _RELAY_TIMEOUT: Final = timedelta(seconds=10)
 """How long nostr-sdk waits for the answer of the wallet, its default."""
@@ -59,7 +54,9 @@ class NwcWallet(base.BaseWallet):
     """
 
     # nostr-sdk stops waiting for a held payment: only the wallet knows that it is pending.
-    confirmed = frozenset({PaymentState.FAILED, PaymentState.UNKNOWN})
+    confirmed: ClassVar[frozenset[PaymentState]] = frozenset(
+        {PaymentState.FAILED, PaymentState.UNKNOWN}
+    )
 
     def __init__(
         self,

@@ -1,17 +1,13 @@
 """What a wallet is and what it answers: the protocol, a payment and its states."""
 
-from __future__ import annotations
-
 import enum
-from typing import TYPE_CHECKING, Protocol, Self
+from types import TracebackType
+from typing import Protocol, Self
 
 import attrs
 
 from sms4sats_async._redact import mask, mask_optional, quote_optional
 from sms4sats_async.errors import Sms4SatsError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class PaymentState(enum.Enum):

@@ -1,20 +1,15 @@
 """phoenixd over its HTTP interface (phoenix.acinq.co/server/api)."""
 
-from __future__ import annotations
-
 import base64
-from typing import TYPE_CHECKING, Final
+from typing import ClassVar, Final
 
+from sms4sats_async._clock import Clock
 from sms4sats_async.errors import InvalidArgumentError
-from sms4sats_async.invoice import Invoice
+from sms4sats_async.invoice import Invoice, Network
 
 from . import answers
 from .http import Answer, HttpWallet, header_secret
 from .payment import Payment, PaymentState
-
-if TYPE_CHECKING:
-    from sms4sats_async._clock import Clock
-    from sms4sats_async.invoice import Network
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -38,7 +33,7 @@ class PhoenixdWallet(HttpWallet):
         InvalidArgumentError: If an argument is invalid, or if `max_fee_sat` is a number.
     """
 
-    asks_before_paying = True
+    asks_before_paying: ClassVar[bool] = True
 
     def __init__(
         self,
