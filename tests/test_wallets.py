@@ -368,6 +368,15 @@ async def test_credentials_refused_after_paying_do_not_end_the_wait(kind: str) -
 
 
 @pytest.mark.parametrize(
+    "shape",
+    [
+        '{"code": 2, "message": "%s", "details": []}',
+        '{"error": {"code": 2, "message": "%s"}}',
+        '{"error": "%s", "code": 2}',
+    ],
+    ids=["flat", "nested", "old"],
+)
+@pytest.mark.parametrize(
     "message",
     [
         "verification failed: signature mismatch after caveat verification",
@@ -376,13 +385,22 @@ async def test_credentials_refused_after_paying_do_not_end_the_wait(kind: str) -
         "expected 1 macaroon, got 0",
     ],
 )
-async def test_lnd_refuses_a_macaroon_with_http_500(message: str) -> None:
-    body = json.dumps({"code": 2, "message": message, "details": []}).encode()
+async def test_lnd_refuses_a_macaroon_with_http_500(message: str, shape: str) -> None:
+    body = (shape % message).encode()
     head = f"HTTP/1.1 500 Error\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with Server(saying(head + body)) as server:
         wallet = LndWallet(server.url, MACAROON, max_fee_sat=1, clock=StubClock())
         with pytest.raises(AuthenticationError):
             await wallet.pay(INVOICE)
+
+
+async def test_lnbits_refuses_a_key_with_http_404() -> None:
+    body = b'{"detail": "Wallet not found."}'
+    head = f"HTTP/1.1 404 Not Found\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with Server(saying(head + body)) as server:
+        wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None, clock=StubClock())
+        with pytest.raises(AuthenticationError):
+            await wallet(INVOICE)
 
 
 @pytest.mark.parametrize("url", ["", "node", "ftp://node", "http://node", "https://u:p@node", 5])
@@ -582,6 +600,12 @@ def test_failure_needs_the_words_of_the_wallet(
         (lnbits.read_payment, 201, {"payment_hash": HASH}, UNKNOWN),
         (phoenixd.read_paid, 200, {"reason": "no route"}, FAILED),
         (phoenixd.read_paid, 200, {"reason": "this invoice has already been paid"}, UNKNOWN),
+        (
+            phoenixd.read_paid,
+            200,
+            {"reason": "another payment is in progress for that invoice"},
+            UNKNOWN,
+        ),
         (phoenixd.read_paid, 500, {"reason": "no route"}, UNKNOWN),
         (phoenixd.read_asked, 200, {"isPaid": False}, PENDING),
         (phoenixd.read_asked, 200, {"isPaid": False, "completedAt": 5}, FAILED),

@@ -107,13 +107,15 @@ class LndWallet(HttpWallet):
         return None if answer.status == _NOT_FOUND else read_payment(answer, payment_hash)
 
     def _is_refused(self, answer: Answer) -> bool:
-        message = answers.text(_failure(answer).get("message")) or ""
-        return answer.status != _OK and message.startswith(_REFUSALS)
+        return answer.status != _OK and _message(answer).startswith(_REFUSALS)
 
 
-def _failure(answer: Answer) -> Mapping[str, object]:
+def _message(answer: Answer) -> str:
+    """Return the message of an error, which is nested, flat, or the error itself (seen)."""
     body = answers.fields(answer.body)
-    return answers.fields(body.get("error")) or body
+    error = body.get("error")
+    flat = answers.text(error) or answers.text(body.get("message"))
+    return answers.text(answers.fields(error).get("message")) or flat or ""
 
 
 def read_payment(answer: Answer, payment_hash: str) -> Payment:
@@ -127,8 +129,7 @@ def read_payment(answer: Answer, payment_hash: str) -> Payment:
     if state is PaymentState.FAILED:
         error = answers.text(result.get("failure_reason")) or "LND gives no reason"
     elif state is PaymentState.UNKNOWN:
-        reason = answers.text(_failure(answer).get("message")) or "no state of a payment"
-        error = f"LND answered HTTP {answer.status}: {reason}"
+        error = f"LND answered HTTP {answer.status}: {_message(answer) or 'no state of a payment'}"
     return Payment(
         state,
         payment_hash,

@@ -13,6 +13,9 @@ from .payment import Payment, PaymentState
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
+_OF_ANOTHER_REQUEST: Final = ("already", "in progress")
+"""What is in the reasons that say nothing about an earlier request to pay: "this invoice has already
+been paid" and "another payment is in progress for that invoice" (seen, in lightning-kmp)."""
 
 
 class PhoenixdWallet(HttpWallet):
@@ -82,8 +85,8 @@ def read_paid(answer: Answer, payment_hash: str) -> Payment:
             fee_sat=answers.amount(body.get("routingFeeSat")),
             preimage=preimage,
         )
-    # "already been paid" and "already in progress" are reasons too (seen).
-    if answer.status == _OK and reason is not None and "already" not in reason.lower():
+    of_another = any(words in (reason or "") for words in _OF_ANOTHER_REQUEST)
+    if answer.status == _OK and reason is not None and not of_another:
         return Payment(PaymentState.FAILED, payment_hash, error=reason)
     return _unclear(answer, payment_hash, reason)
 
