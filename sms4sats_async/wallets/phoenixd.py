@@ -14,8 +14,11 @@ from .payment import Payment, PaymentState
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _OF_ANOTHER_REQUEST: Final = ("already", "in progress")
-"""What is in the reasons that say nothing about an earlier request to pay: "this invoice has already
-been paid" and "another payment is in progress for that invoice" (seen, in lightning-kmp)."""
+"""What is in the reasons that say nothing about an earlier request to pay.
+
+lightning-kmp has "this invoice has already been paid" and "another payment is in progress for that
+invoice" (seen).
+"""
 
 
 class PhoenixdWallet(HttpWallet):
