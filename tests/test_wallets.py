@@ -207,7 +207,7 @@ async def test_connection_that_fails_lets_the_invoice_be_paid_later(kind: str) -
     other = Stub(kind, "settles")
     with other:
         vars(wallet)["_root"] = other.url  # as if the server came back
-        assert (await wallet(INVOICE)).state is SETTLED
+        assert (await wallet.pay(INVOICE)).state is SETTLED
         assert other.node.pays == [INVOICE]
 
 
