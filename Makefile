@@ -6,6 +6,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 
 VENV := .venv
+VENV_WALLETS := .venv-wallets
 PY := $(VENV)/bin/python
 # -qq shows errors only. The targets print what they do.
 PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check
@@ -16,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 # Two targets at once would install into .venv at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test torture bench docs format lock clean python
+.PHONY: help demo test torture wallets bench docs format lock clean python
 
 # $(call step,NAME,COMMAND): say what runs, run it, say how long it took.
 define step
@@ -53,6 +54,11 @@ test: $(VENV)/.dev ## Run everything that CI runs
 torture: $(VENV)/.dev ## Kill a bot 200 times, and check where the money of each order is
 	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
 
+# LNbits needs other versions of many packages, so it has an environment of its own. Its own
+# dependencies allow a bitstring that it cannot use.
+wallets: $(VENV)/.dev $(VENV_WALLETS)/.made ## Pay from a real LNbits, with a stub of LND behind it
+	@LNBITS_ENVIRONMENT=$(VENV_WALLETS) $(PY) -m pytest -rP -o faulthandler_timeout=180 tests/test_wallets_lnbits.py
+
 docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
 	@$(PY) tools/draw_demo.py
 	@$(PY) tools/draw_states.py
@@ -84,7 +90,7 @@ lock: $(VENV)/.dev ## Update requirements/*.txt after a change of pyproject.toml
 	@$(PY) tools/check_locks.py
 
 clean: ## Remove everything that make and the tools created
-	@rm -rf $(VENV) .venv-wheel build dist docs/_build htmlcov .coverage .coverage.*
+	@rm -rf $(VENV) $(VENV_WALLETS) .venv-wheel build dist docs/_build htmlcov .coverage .coverage.*
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -105,6 +111,12 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
 $(VENV)/.made: | python
 	@echo '==> Creating an environment in $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV_WALLETS)/.made: | python
+	@echo '==> Installing LNbits in $(VENV_WALLETS); a minute, once'
+	@$(PYTHON) -m venv --clear $(VENV_WALLETS)
+	@$(VENV_WALLETS)/bin/python -m pip install -qq --no-input --disable-pip-version-check 'lnbits>=1.6,<1.7' 'bitstring<5'
 	@touch $@
 
 # Runs every time (50 ms), to report a wrong Python here and not by a traceback later.

@@ -20,7 +20,7 @@ from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import stringify_annotation
 
 import sms4sats_async
-from sms4sats_async import progress, simulator
+from sms4sats_async import progress, simulator, wallets
 
 project = "sms4sats-async"
 release = version_of(project)
@@ -70,6 +70,10 @@ MADE_BY_USERS = {
     simulator.ManualClock,
     simulator.ScaledClock,
     simulator.Simulator,
+    wallets.LndWallet,
+    wallets.LnbitsWallet,
+    wallets.PhoenixdWallet,
+    wallets.NwcWallet,
 }
 
 
@@ -80,6 +84,7 @@ NAMESPACES = (
     "sms4sats_async.progress",
     "sms4sats_async.simulator",
     "sms4sats_async.testing",
+    "sms4sats_async.wallets",
 )
 
 

@@ -230,10 +230,11 @@ def webhook_url(value: object) -> str:
     return value
 
 
-def satoshis(name: str, value: object) -> int:
-    """Return an amount from 1 satoshi to all the satoshis that can exist."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _ALL_SATOSHIS:
-        allowed = f"a whole number of satoshis from 1 to {_ALL_SATOSHIS}"
+def satoshis(name: str, value: object, *, least: int = 1) -> int:
+    """Return an amount from `least` to all the satoshis that can exist."""
+    in_range = isinstance(value, int) and least <= value <= _ALL_SATOSHIS
+    if isinstance(value, bool) or not isinstance(value, int) or not in_range:
+        allowed = f"a whole number of satoshis from {least} to {_ALL_SATOSHIS}"
         problem = f"{name} must be {allowed}, not {show(value)}"
         raise InvalidArgumentError(problem)
     return value
@@ -348,13 +349,13 @@ def api_key(value: object) -> str:
     return value
 
 
-def base_url(value: object, *, key_is_set: bool) -> str:
+def base_url(value: object, *, key_is_set: bool, name: str = "base_url") -> str:
     """Return an absolute http(s) root in one form: the journal tells services apart by it.
 
     Scheme and host are in lower case, and a default port or a slash at the end is removed. With a
     key, plain http is only allowed to this machine: the network could read the key.
     """
-    wanted = "base_url must be an absolute http:// or https:// URL such as https://host"
+    wanted = f"{name} must be an absolute http:// or https:// URL such as https://host"
     if not isinstance(value, str):
         problem = f"{wanted}, not {type(value).__name__}"
         raise InvalidArgumentError(problem)
@@ -375,13 +376,16 @@ def base_url(value: object, *, key_is_set: bool) -> str:
         problem = f"{wanted}; this one has a character that a URL cannot have"
         raise InvalidArgumentError(problem)
     if parts.username is not None or parts.password is not None:
-        problem = "base_url must not have a user name or password; pass the key as api_key"
+        problem = f"{name} must not have a user name or password; pass the key as an argument"
         raise InvalidArgumentError(problem)
     if "?" in value or "#" in value:
-        problem = "base_url must not have a query or a fragment"
+        problem = f"{name} must not have a query or a fragment"
         raise InvalidArgumentError(problem)
     if key_is_set and parts.scheme == "http" and not is_loopback(host):
-        problem = "base_url must be https:// if there is an API key, except on this machine"
+        problem = (
+            f"{name} must be https:// if there is an API key or another credential, except on this "
+            "machine"
+        )
         raise InvalidArgumentError(problem)
     address = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme]).removesuffix(":")
     return f"{parts.scheme}://{address}{parts.path}".rstrip("/")

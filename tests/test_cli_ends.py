@@ -444,6 +444,37 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         f"The program failed (ImportError). {OPEN}",
         RESUME,
     ),
+    # What the wallet of `--pay` refuses, or does not answer.
+    (
+        Stop("not paid", ExitCode.REFUSED, "the payment was refused at the terminal").end,
+        3,
+        (
+            "The payment was refused at the terminal. Nothing was paid. The order ends "
+            "automatically, because it is not paid."
+        ),
+        "With --max-price, --pay asks nothing.",
+    ),
+    (
+        Stop("wallet", ExitCode.REFUSED, "the payment failed: no route").end,
+        3,
+        (
+            "The payment failed: no route. The wallet paid nothing. The order ends automatically, "
+            "because it is not paid."
+        ),
+        "Check the wallet with `sms4sats wallet`, then order again.",
+    ),
+    (
+        Stop("wallet key", ExitCode.REFUSED, "the wallet refuses the credentials").end,
+        3,
+        "The wallet refuses the credentials. Nothing was paid.",
+        "Check the wallet's credentials in the environment.",
+    ),
+    (
+        Stop("no wallet", ExitCode.UNREACHABLE, "no connection").end,
+        5,
+        "No connection. Nothing was paid.",
+        "Check the wallet's address in the environment, and that it runs.",
+    ),
     # A result that was not shown before.
     (
         end_of(BrokenPipeError(), Stage.WAITING, ORDERED_AT, [CODE]),

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, Sms4SatsError, progress, simulator, testing
+from sms4sats_async import Sms4SatsClient, Sms4SatsError, progress, simulator, testing, wallets
 from sms4sats_async._http import endpoints as _operations
 from sms4sats_async._http.endpoints import Operation
 
@@ -61,6 +61,7 @@ def test_reference_describes_every_public_name_once() -> None:
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
         *(f"sms4sats_async.testing.{name}" for name in testing.__all__),
+        *(f"sms4sats_async.wallets.{name}" for name in wallets.__all__),
     ]
 
     assert described() == Counter(expected)
@@ -69,7 +70,8 @@ def test_reference_describes_every_public_name_once() -> None:
 def test_errors_page_says_of_each_error_when_it_is_raised_its_effect_and_the_next_step() -> None:
     page = (DOCS / "reference" / "errors.md").read_text("utf-8")
     rows = [row.split(" | ") for row in re.findall(r"^\| (`.*) \|$", page, re.MULTILINE)]
-    public = {name: getattr(sms4sats_async, name) for name in sms4sats_async.__all__}
+    modules = (sms4sats_async, wallets)
+    public = {name: getattr(it, name) for it in modules for name in it.__all__}
     errors = [
         f"`{name}`"
         for name, value in public.items()
@@ -209,8 +211,8 @@ def test_workflows_use_the_targets_of_make() -> None:
     (matrix,) = re.findall(r"python: \[(.*)\]", workflows)
 
     assert tuple(re.findall(r"[\d.]+", matrix)) == tool["VERSIONS"]
-    assert set(re.findall(r"run: make (\w+)", workflows)) == {"test", "docs"}
-    assert all(f"\n{target}: " in makefile for target in ("test", "docs"))
+    assert set(re.findall(r"run: make (\w+)", workflows)) == {"test", "docs", "wallets"}
+    assert all(f"\n{target}: " in makefile for target in ("test", "docs", "wallets"))
 
 
 def test_workflows_have_the_least_rights() -> None:

@@ -26,7 +26,7 @@ from aiohttp import web
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from examples import many_orders, service, telegram_bot
+from examples import many_orders, service, telegram_bot, wallet_bot
 from sms4sats_async import (
     Event,
     OrderCreated,
@@ -38,6 +38,7 @@ from sms4sats_async import (
 )
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock, Simulator
 from sms4sats_async.testing import assert_no_held_orders, http_client
+from tests.nwc_service import nwc_service
 from tests.simulated import NEVER_REFUNDED, NO_NUMBER
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -241,6 +242,72 @@ async def test_service_explains_what_it_cannot_do(
     assert nameless.status_code == 401
     assert (nowhere.status_code, "atlantis" in nowhere.json()["detail"]) == (422, True)
     assert (failed.status_code, "503" in failed.json()["detail"]) == (502, True)
+
+
+# --- the bot with a wallet ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "line"),
+    [
+        (Behaviour(network="bitcoin", pay_delay=None, code="0042"), "187/tg: 0042\n"),
+        (
+            Behaviour(network="bitcoin", pay_delay=None, code_delay=None),
+            "187/tg: no code, money refunded\n",
+        ),
+    ],
+    ids=["code", "refund"],
+)
+@pytest.mark.asyncio
+async def test_bot_pays_from_its_wallet(
+    connect: Connect,
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    behaviour: Behaviour,
+    line: str,
+) -> None:
+    sms4sats_simulator.behaviour = behaviour
+    sms4sats_clock.autojump = False
+    async with nwc_service("holds") as wallet, asyncio.TaskGroup() as group:
+        own = wallet.wallet(clock=sms4sats_clock)
+        run = partial(wallet_bot.run, max_price_sat=10**6, journal_path=str(tmp_path / "bot"))
+        bot = group.create_task(run(["187/tg"], own, connect=connect))
+        await until(lambda: len(wallet.pays) == 1)
+        sms4sats_simulator.pay(wallet.pays[0])
+        while not bot.done():
+            await sms4sats_clock.advance(5)
+            await asyncio.sleep(0)
+
+    assert capsys.readouterr().out == line
+    assert len(wallet.pays) == 1
+
+
+@pytest.mark.asyncio
+async def test_next_start_of_the_bot_cancels_what_is_pending(
+    connect: Connect,
+    sms4sats_simulator: Simulator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sms4sats_simulator.behaviour = NO_CODE
+    journal = str(tmp_path / "bot")
+    async with SqliteJournal(journal) as orders, connect(journal=orders) as client:
+        await client.create_order(187, "tg", metadata={"place": "187/tg"})
+    async with nwc_service("holds") as wallet:
+        await wallet_bot.run(
+            ["atlantis/tg"],
+            wallet.wallet(),
+            max_price_sat=10**6,
+            journal_path=journal,
+            connect=connect,
+        )
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "187/tg: no code, money refunded"
+    assert second.startswith("atlantis/tg: the service's list has no country 'atlantis'")
 
 
 # --- the Telegram bot -----------------------------------------------------------------------------

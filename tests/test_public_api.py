@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import sms4sats_async
+from sms4sats_async import wallets
 
 (FOLDER,) = map(Path, sms4sats_async.__path__)
 
@@ -107,9 +108,13 @@ def undocumented(name: str, value: object) -> Iterator[str]:
             yield f"{name}.{member}"
 
 
-@pytest.mark.parametrize("name", sms4sats_async.__all__)
-def test_public_name_is_documented(name: str) -> None:
-    assert list(undocumented(name, getattr(sms4sats_async, name))) == []
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(module, name) for module in (sms4sats_async, wallets) for name in module.__all__],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_public_name_is_documented(module: types.ModuleType, name: str) -> None:
+    assert list(undocumented(name, getattr(module, name))) == []
 
 
 def test_undocumented_name_is_found() -> None:

@@ -17,6 +17,7 @@ from .facts import facts, local, result_facts, status_in_words
 from .output import Output
 from .session import Session, finish, run
 from .times import moment, satoshis, span
+from .wallet import agree, check_wallet, name_of_wallet, open_wallet, pay_and_wait
 from .work import DEFAULT_TIMEOUT, check_price
 from .work import resume as resume_orders
 
@@ -250,20 +251,38 @@ async def code(
     max_price: Annotated[
         int | None, _option("SATOSHIS", "Refuse an invoice for more.", satoshis)
     ] = None,
+    pay: Annotated[
+        bool, _flag("--pay", "Pay from the wallet in SMS4SATS_WALLET; asks without --max-price.")
+    ] = False,
+    max_fee: Annotated[
+        int | None,
+        _option(
+            "SATOSHIS", "With --pay: the highest routing fee, if the wallet limits it.", satoshis
+        ),
+    ] = None,
     **options: Unpack[OrderOptions],
 ) -> None:
     """Order a number, show the invoice, and print the code; without a code, cancel for a refund.
 
     Standard output has the code alone, or nothing.
     """
-    if max_price is not None and options["immediate"]:
-        problem = "--max-price checks the invoice, and --immediate pays without one"
+    if options["immediate"] and (pay or max_price is not None):
+        problem = "--max-price and --pay are about the invoice, and --immediate pays without one"
         raise Stop("argument", ExitCode.USAGE, problem)
+    if max_fee is not None and not pay:
+        raise Stop("argument", ExitCode.USAGE, "--max-fee needs --pay")
+    asks = max_price is None
+    wallet = open_wallet(max_fee, asks=asks) if pay else None
     made = await session.client.create_order(country, service, **options)
     if max_price is not None:
         check_price(made, max_price)
     session.out.order(made, on_the_way=True)
-    result = await session.client.code_or_refund(made, timeout=timeout)
+    if wallet is None:
+        result = await session.client.code_or_refund(made, timeout=timeout)
+    else:
+        async with wallet:
+            await agree(session, made, wallet, asks=asks)
+            result = await pay_and_wait(session, made, wallet, timeout)
     if session.out.json or result.code is not None:
         session.show_result(result, result.code)
     else:
@@ -451,6 +470,15 @@ async def fund(
 # --- on this machine ------------------------------------------------------------------------------
 
 _HERE: Final = "On this machine"
+
+
+@_command(_HERE, journal=False)
+async def wallet(session: Session) -> None:
+    """Show which wallet SMS4SATS_WALLET names, and check that it answers. Nothing is paid."""
+    async with open_wallet(None, asks=False) as found:
+        await check_wallet(found)
+        limit = found.max_fee_sat
+    session.out.show({"wallet": name_of_wallet(), "answers": True, "max_fee_sat": limit})
 
 
 @app.command(

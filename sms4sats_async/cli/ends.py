@@ -39,7 +39,7 @@ class ExitCode(enum.IntEnum):
     """The command is invalid. Nothing was sent."""
 
     REFUSED = 3
-    """The service, or a limit that you gave, refused it."""
+    """The service, the wallet, or a limit that you gave, refused it."""
 
     UNKNOWN = 4
     """Whether it was done is unknown."""
@@ -195,6 +195,21 @@ TEXTS: Final[dict[tuple[str, ExitCode | None], Text]] = {
         "The order ends automatically, because it is not paid. A higher --max-price allows the "
         "price.",
     ),
+    ("not paid", _REFUSED): Text(
+        "Nothing was paid. The order ends automatically, because it is not paid.",
+        "With --max-price, --pay asks nothing.",
+    ),
+    # What the wallet refuses, or does not answer.
+    ("wallet", _REFUSED): Text(
+        "The wallet paid nothing. The order ends automatically, because it is not paid.",
+        "Check the wallet with `sms4sats wallet`, then order again.",
+    ),
+    ("wallet key", _REFUSED): Text(
+        "Nothing was paid.", "Check the wallet's credentials in the environment."
+    ),
+    ("no wallet", _UNREACHABLE): Text(
+        "Nothing was paid.", "Check the wallet's address in the environment, and that it runs."
+    ),
     ("several orders", None): Text(
         "The lines above say why. What was paid for them may be held.",
         "`sms4sats pending` lists the open orders, and `sms4sats resume` tries again.",
@@ -244,6 +259,7 @@ _COMMAND_NAMES: Final = (
     ("get_countries()", "`sms4sats countries`"),
     ("base_url", "--base-url"),
     ("; set SMS4SATS_API_KEY or pass api_key", ""),
+    ("max_fee_sat must be None", "a fee limit is invalid here"),
     ("api_key", "SMS4SATS_API_KEY"),
 )
 _ORDER_ID: Final = re.compile(r"\b([0-9a-fA-F]{4})[0-9a-fA-F]{56}([0-9a-fA-F]{4})\b")

@@ -16,14 +16,15 @@ _HIDDEN: Final = frozenset({"user_id", "preimage", "raw", "key", "claimed_by", "
 
 _SATOSHIS: Final = frozenset(
     {"amount", "amount_sat", "balance", "platform_fee", "price", "receive", "rent", "send"}
-    | {"total_amount"}
+    | {"max_fee_sat", "total_amount"}
 )
 
 _LABELS: Final = {
     "order_id": "order ID",
     "amount_sat": "to pay",
-    "expires_at": "pay until",
     "base_url": "service",
+    "expires_at": "pay until",
+    "max_fee_sat": "fee limit",
 }
 
 _SHORTEST_SHOWN: Final = 12

@@ -1,0 +1,123 @@
+"""Pay an order from the user's own wallet, which the environment names."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+
+from sms4sats_async import (
+    AuthenticationError,
+    Order,
+    OrderResult,
+    ReceiveOrder,
+    Sms4SatsError,
+)
+
+from .ends import ExitCode, Stop
+from .facts import read_invoice
+from .session import Session
+
+if TYPE_CHECKING:
+    from sms4sats_async.wallets.environment import AnyWallet
+
+
+def open_wallet(max_fee: int | None, *, asks: bool) -> "AnyWallet":
+    """Return the wallet of the environment.
+
+    Args:
+        max_fee: The highest routing fee in satoshis; None: the environment says it.
+        asks: Whether a person must agree to each payment.
+
+    Raises:
+        Stop: There is no terminal to ask at, or a package is missing.
+        InvalidArgumentError: A variable is missing or invalid.
+    """
+    if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Stop("argument", ExitCode.USAGE, "without a terminal, --pay needs --max-price")
+    from sms4sats_async.wallets import wallet_from_environment  # noqa: PLC0415 - imports httpx
+
+    try:
+        return wallet_from_environment(max_fee_sat=max_fee)
+    except ImportError as error:
+        raise Stop("package", ExitCode.USAGE, str(error)) from error
+
+
+def name_of_wallet() -> str:
+    """Return the name of the wallet, which is no secret."""
+    return os.environ.get("SMS4SATS_WALLET", "").strip()
+
+
+async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bool) -> None:
+    """Show what will be paid, and ask for it.
+
+    Raises:
+        Stop: The answer is no.
+    """
+    invoice = read_invoice(order.invoice)
+    amount = None if invoice is None else invoice.amount_sat
+    has = "an invoice without a readable amount" if amount is None else f"{amount:,} sat"
+    limit = wallet.max_fee_sat
+    fee = "no limit of the routing fee" if limit is None else f"a routing fee up to {limit:,} sat"
+    session.out.note(f"To pay from the wallet {name_of_wallet()}: {has}, with {fee}.")
+    if not asks:
+        return
+    session.out.note("Pay? [y/N]")
+    # A read in a thread would outlive Ctrl-C. A terminal hands over whole lines.
+    with suppress(OSError, NotImplementedError):  # Windows can wait for sockets only
+        await anyio.wait_readable(sys.stdin)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Stop("not paid", ExitCode.REFUSED, "the payment was refused at the terminal")
+
+
+async def pay_and_wait(
+    session: Session,
+    order: ReceiveOrder,
+    pay: Callable[[str], Awaitable[object]],
+    timeout: timedelta,
+) -> OrderResult:
+    """Pay an order in the background, and return the code or the refund.
+
+    Raises:
+        Stop: The wallet paid nothing.
+        Sms4SatsError: As `code_or_refund`.
+    """
+    failures: list[Sms4SatsError] = []
+    results: list[OrderResult] = []
+
+    async def run_payment() -> None:
+        try:
+            await pay(order.invoice)
+        except Sms4SatsError as error:  # the wallet paid nothing
+            failures.append(error)
+            group.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - a wallet's; the status of the order decides
+            session.out.note(f"The wallet failed ({type(error).__name__}). It may have paid.")
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_payment)
+            results.append(await session.client.code_or_refund(order, timeout=timeout))
+            group.cancel_scope.cancel()
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
+    if results:
+        return results[0]
+    raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
+
+
+async def check_wallet(wallet: "AnyWallet") -> None:
+    """Check that the wallet answers.
+
+    Raises:
+        Stop: It does not, or it refuses the credentials.
+    """
+    try:
+        await wallet.check()
+    except AuthenticationError as error:
+        raise Stop("wallet key", ExitCode.REFUSED, error.problem) from error
+    except Sms4SatsError as error:
+        raise Stop("no wallet", ExitCode.UNREACHABLE, f"no wallet: {error.problem}") from error

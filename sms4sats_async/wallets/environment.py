@@ -1,0 +1,101 @@
+"""Make the wallet that the environment names."""
+
+import os
+from typing import Final, TypeAlias
+
+from sms4sats_async import _validate as validate
+from sms4sats_async.errors import InvalidArgumentError
+from sms4sats_async.invoice import Network
+
+from .lnbits import LnbitsWallet
+from .lnd import LndWallet
+from .nwc import NwcWallet
+from .phoenixd import PhoenixdWallet
+
+AnyWallet: TypeAlias = LndWallet | LnbitsWallet | PhoenixdWallet | NwcWallet
+
+_KINDS: Final = ("lnd", "lnbits", "phoenixd", "nwc")
+_WALLET: Final = "SMS4SATS_WALLET"
+_MAX_FEE: Final = "SMS4SATS_MAX_FEE_SAT"
+_NO_LIMIT: Final = "none"
+
+
+def wallet_from_environment(
+    *, max_fee_sat: int | None = None, network: Network = "bitcoin"
+) -> AnyWallet:
+    """Return the wallet that the environment names.
+
+    - `SMS4SATS_WALLET`: `lnd`, `lnbits`, `phoenixd` or `nwc`.
+    - `SMS4SATS_MAX_FEE_SAT`: the highest routing fee in satoshis, or `none`. LND requires it, and
+      the others allow only `none`.
+    - For `lnd`: `SMS4SATS_LND_URL`, `SMS4SATS_LND_MACAROON` in hex, and optionally
+      `SMS4SATS_LND_TLS_CERT`, the path of LND's `tls.cert`.
+    - For `lnbits`: `SMS4SATS_LNBITS_URL`, and the admin key as `SMS4SATS_LNBITS_KEY`.
+    - For `phoenixd`: `SMS4SATS_PHOENIXD_URL` and `SMS4SATS_PHOENIXD_PASSWORD`.
+    - For `nwc`: `SMS4SATS_NWC_URI`.
+
+    Args:
+        max_fee_sat: The highest routing fee in satoshis. None: the variable says it.
+        network: The network of the invoices that the wallet may pay.
+
+    Raises:
+        InvalidArgumentError: If a variable is missing or invalid; the error names it.
+        ImportError: If the wallet is `nwc` and `nostr-sdk` is not installed.
+    """
+    kind = _required(_WALLET)
+    if kind not in _KINDS:
+        raise InvalidArgumentError(f"{_WALLET} must be one of {', '.join(_KINDS)}")
+    if max_fee_sat is None:
+        max_fee_sat = _max_fee(required=kind == "lnd")
+    try:
+        return _make(kind, max_fee_sat, network)
+    except InvalidArgumentError as error:
+        if error.problem.startswith("SMS4SATS_"):
+            raise
+        raise InvalidArgumentError(f"the wallet in {_WALLET} ({kind}): {error.problem}") from None
+
+
+def _make(kind: str, max_fee_sat: int | None, network: Network) -> AnyWallet:
+    match kind:
+        case "lnd":
+            return LndWallet(
+                _required("SMS4SATS_LND_URL"),
+                _required("SMS4SATS_LND_MACAROON"),
+                max_fee_sat=max_fee_sat,
+                tls_cert=os.environ.get("SMS4SATS_LND_TLS_CERT") or None,
+                network=network,
+            )
+        case "lnbits":
+            return LnbitsWallet(
+                _required("SMS4SATS_LNBITS_URL"),
+                _required("SMS4SATS_LNBITS_KEY"),
+                max_fee_sat=max_fee_sat,
+                network=network,
+            )
+        case "phoenixd":
+            return PhoenixdWallet(
+                _required("SMS4SATS_PHOENIXD_URL"),
+                _required("SMS4SATS_PHOENIXD_PASSWORD"),
+                max_fee_sat=max_fee_sat,
+                network=network,
+            )
+        case _:
+            uri = _required("SMS4SATS_NWC_URI")
+            return NwcWallet(uri, max_fee_sat=max_fee_sat, network=network)
+
+
+def _required(variable: str) -> str:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise InvalidArgumentError(f"{variable} is not set; it is needed to pay")
+    return value
+
+
+def _max_fee(*, required: bool) -> int | None:
+    value = _required(_MAX_FEE) if required else os.environ.get(_MAX_FEE, "").strip()
+    if value in {"", _NO_LIMIT}:
+        return None
+    try:
+        return validate.satoshis(_MAX_FEE, int(value), least=0)
+    except ValueError:
+        raise InvalidArgumentError(f"{_MAX_FEE} must be a number of satoshis, or none") from None
