@@ -20,10 +20,12 @@ from sms4sats_async._logging import LOGGER
 from sms4sats_async._orders.states import Facts, row_for
 from sms4sats_async._redact import mask, mask_invoice, quote
 from sms4sats_async._validate import instance
+from sms4sats_async._validate import order_id as as_order_id
 from sms4sats_async.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    InvalidArgumentError,
     InvalidResponseError,
     RateLimitError,
     ServerError,
@@ -453,6 +455,12 @@ def decode_created(value: object, _order_id: str | None) -> Created:
     if order_id is None:
         problem = "the answer has no orderId"
         raise _wrong_shape(problem)
+    try:
+        as_order_id(order_id)
+    except InvalidArgumentError:
+        # An order that no call can read or cancel must not be paid, so its invoice is not returned.
+        problem = "the answer's orderId cannot be sent: it has control characters or is too long"
+        raise _wrong_shape(problem) from None
     return Created(order_id, (_text(answer.get("payreq")) or "").strip(), answer)
 
 
