@@ -421,6 +421,21 @@ def test_an_order_is_named_by_its_id_its_beginning_or_its_short_form(
     assert shell("status", name, "--json").line["order_id"] == order_id
 
 
+@pytest.mark.parametrize("form", ["{0}", "  {0}\t", "\ufeff{0}", "{1}", " {2} ", "{3}"])
+@pytest.mark.parametrize("stdin", [False, True])
+def test_an_id_that_was_copied_is_the_id_in_the_journal(
+    shell: Shell, form: str, monkeypatch: pytest.MonkeyPatch, *, stdin: bool
+) -> None:
+    order_id = shell.order()
+    upper = order_id.upper()
+    name = form.format(order_id, upper, upper[:20], f"{upper[:4]}…{upper[-4:]}")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{name}\n"))
+
+    found = shell("status", "-" if stdin else name, "--json").line
+
+    assert found["order_id"] == order_id
+
+
 def test_the_beginning_of_several_ids_is_refused(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
