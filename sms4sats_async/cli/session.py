@@ -269,12 +269,14 @@ def _journal_path() -> Path:
     named = os.environ.get("SMS4SATS_JOURNAL")
     try:
         if named:
-            path = Path(named).expanduser()
+            if named.endswith(("/", os.sep)):  # a Path would not show that
+                raise Stop("home", ExitCode.USAGE, "SMS4SATS_JOURNAL names a folder, not a file")
+            path = Path(named).expanduser().absolute()
         else:
             path = platformdirs.user_data_path("sms4sats", appauthor=False) / "orders.sqlite"
             if not path.is_absolute():
                 raise RuntimeError("there is no home directory")  # noqa: TRY301
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # no home, or the working folder was removed
         problem = f"the folder of the journal is unknown: {error}"
         raise Stop("home", ExitCode.USAGE, problem) from error
     with suppress(OSError):  # the journal reports the problem when it is used
