@@ -196,6 +196,7 @@ def test_a_documented_status_is_read_whole(
         ("None", None),
         (" NULL ", None),
         ("undefined", None),
+        ("false", None),
         (None, None),
         (False, None),
         (True, None),
@@ -308,7 +309,9 @@ def test_what_a_field_cannot_mean_is_left_out(
     assert getattr(decode_status({field: value}, ORDER_ID), attribute) == expected
 
 
-@pytest.mark.parametrize("nothing", [None, "", "null", "None", "undefined"], ids=ascii)
+@pytest.mark.parametrize(
+    "nothing", [None, "", "null", "None", "undefined", False, "false", "False"], ids=ascii
+)
 def test_an_error_that_says_nothing_is_no_refund(nothing: object) -> None:
     status = status_of({"status": "OK", "paid": True, "error": nothing})
 

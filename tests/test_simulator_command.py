@@ -188,8 +188,8 @@ def test_error_in_json_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert sms4sats(["simulator", "--json", "--speed", "0"]) == 2
     known = json.loads(capsys.readouterr().out)
     assert known["error"] == (
-        "The simulator cannot start: argument --speed: must be a positive number. "
-        "No simulator runs."
+        "The simulator cannot start: argument --speed: must be a positive number, "
+        "at most 1000000. No simulator runs."
     )
 
 

@@ -61,7 +61,7 @@ _KEY_IS_MISSING: Final = "x-api-key header is missing"
 _WHOLE: Final = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?", re.ASCII)
 _PHONE_DIGIT: Final = re.compile("[1-9]")
 # What programs write for nothing where they make text of it.
-_NOTHING: Final = frozenset({"", "null", "none", "undefined"})
+_NOTHING: Final = frozenset({"", "null", "none", "undefined", "false"})
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
 
