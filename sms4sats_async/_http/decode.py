@@ -342,7 +342,7 @@ def _no_whole_number(name: str) -> str:
 
 def _flag(value: object) -> bool | None:
     """Return a yes or no that came as a boolean, a number or a word, or None."""
-    return value if isinstance(value, bool) else _FLAGS.get((_as_text(value) or "").lower())
+    return value if isinstance(value, bool) else _FLAGS.get(_word(value) or _as_text(value) or "")
 
 
 def _object(value: object) -> dict[str, Any]:
