@@ -25,7 +25,7 @@ def mask(secret: str) -> str:
     """
     if len(secret) < _SHORTEST_SHOWN:
         return "…"
-    return _printable(f"{secret[:4]}…{secret[-4:]}")
+    return printable(f"{secret[:4]}…{secret[-4:]}")
 
 
 def mask_optional(secret: str | None) -> str:
@@ -102,11 +102,12 @@ def _hide_all(text: str, secrets: Iterable[str]) -> str:
 
 def quote(text: str) -> str:
     """Return foreign text as a message shows it: one short printable line, secrets masked."""
-    text = _printable(hide_known_forms(text))
+    text = printable(hide_known_forms(text))
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return foreign text on one line, without what moves a cursor or turns letters around."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
