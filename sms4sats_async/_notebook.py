@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from ._bolt11 import NotAnInvoiceError, read, satoshis
-from ._redact import mask, quote
+from ._redact import mask, printable, quote
 from .models import (
     FundOrder,
     Listing,
@@ -241,7 +241,7 @@ def _text(value: object) -> str:
         case False:
             return "no"
         case _:
-            return html.escape(str(value))
+            return html.escape(printable(str(value)))
 
 
 def _is_number(value: object) -> bool:

@@ -19,10 +19,13 @@ _TEXTS = ("message", "strerror", "filename", "filename2")
 
 
 def mask(secret: str) -> str:
-    """Return the first four and the last four characters of `secret`, nothing of a short one."""
+    """Return the first four and the last four characters of `secret`, nothing of a short one.
+
+    Four characters are enough to clear a terminal, so only printable ones are shown.
+    """
     if len(secret) < _SHORTEST_SHOWN:
         return "…"
-    return f"{secret[:4]}…{secret[-4:]}"
+    return printable(f"{secret[:4]}…{secret[-4:]}")
 
 
 def mask_optional(secret: str | None) -> str:
@@ -99,9 +102,13 @@ def _hide_all(text: str, secrets: Iterable[str]) -> str:
 
 def quote(text: str) -> str:
     """Return foreign text as a message shows it: one short printable line, secrets masked."""
-    text = hide_known_forms(text)
-    text = "".join(letter if letter.isprintable() else "�" for letter in text)
+    text = printable(hide_known_forms(text))
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return foreign text on one line, without what moves a cursor or turns letters around."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def quote_optional(text: str | None) -> str:

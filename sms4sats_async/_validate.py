@@ -313,7 +313,15 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
     if not is_possible:
         problem = f"{name} must not have a NUL or a lone surrogate, not {show(value)}"
         raise InvalidArgumentError(problem)
-    return Path(text).absolute()
+    if text.endswith(("/", os.sep)):
+        # A file of that name could be beside the volume that was meant, and be lost with it.
+        problem = f"{name} must be the path of a file, not a folder such as {show(value)}"
+        raise InvalidArgumentError(problem)
+    try:
+        return Path(text).absolute()
+    except OSError as error:
+        problem = f"{name} must be absolute, because the working folder was removed"
+        raise InvalidArgumentError(problem) from error
 
 
 def several(name: str, values: object) -> None:

@@ -581,6 +581,26 @@ def test_path_that_no_file_can_have_is_refused(value: str) -> None:
         arguments.path("path", value)
 
 
+@pytest.mark.parametrize("value", ["orders/", "/orders/"])
+def test_path_of_a_folder_is_refused(value: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="path must be the path of a file, not a folder"):
+        arguments.path("path", value)
+
+
+def test_relative_path_in_a_folder_that_was_removed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+
+    with pytest.raises(InvalidArgumentError, match="path must be absolute"):
+        arguments.path("path", "orders.db")
+
+    assert arguments.path("path", "/orders.db") == Path("/orders.db")
+
+
 def test_path_becomes_absolute() -> None:
     assert arguments.path("path", "orders.db") == Path.cwd() / "orders.db"
 

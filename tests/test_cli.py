@@ -423,6 +423,21 @@ def test_an_order_is_named_by_its_id_its_beginning_or_its_short_form(
     assert shell("status", name, "--json").line["order_id"] == order_id
 
 
+@pytest.mark.parametrize("form", ["{0}", "  {0}\t", "\ufeff{0}", "{1}", " {2} ", "{3}"])
+@pytest.mark.parametrize("stdin", [False, True])
+def test_an_id_that_was_copied_is_the_id_in_the_journal(
+    shell: Shell, form: str, monkeypatch: pytest.MonkeyPatch, *, stdin: bool
+) -> None:
+    order_id = shell.order()
+    upper = order_id.upper()
+    name = form.format(order_id, upper, upper[:20], f"{upper[:4]}…{upper[-4:]}")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{name}\n"))
+
+    found = shell("status", "-" if stdin else name, "--json").line
+
+    assert found["order_id"] == order_id
+
+
 def test_the_beginning_of_several_ids_is_refused(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,9 +530,15 @@ def test_the_journal_is_in_the_data_folder_of_the_platform(shell: Shell, tmp_pat
     assert not shell.journal.exists()
 
 
-@pytest.fixture(params=["unknown-user", "relative-folder"])
-def _no_home(shell: Shell, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(params=["unknown-user", "relative-folder", "removed-folder"])
+def _no_home(shell: Shell, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The journal has no folder."""
+    if request.param == "removed-folder":
+        (tmp_path / "removed").mkdir()
+        shell.patch.chdir(tmp_path / "removed")
+        (tmp_path / "removed").rmdir()
+        shell.patch.setenv("SMS4SATS_JOURNAL", "orders.sqlite")
+        return
     if request.param == "unknown-user":
         shell.patch.setenv("SMS4SATS_JOURNAL", "~no-such-user/orders.sqlite")
         return
@@ -541,6 +562,17 @@ def test_an_unknown_home_directory_is_a_usage_error(shell: Shell, command: str) 
     assert line["error"].startswith("The folder of the journal is unknown: ")
     assert line["next_step"] == "Name a file in SMS4SATS_JOURNAL."
     assert shell.service.requests == []
+
+
+def test_a_folder_as_a_journal_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
+    shell.patch.setenv("SMS4SATS_JOURNAL", f"{tmp_path}/data/")
+
+    line = shell("order", "187", "tg", "--json").line
+
+    assert line["exit_code"] == 2
+    assert line["error"].startswith("SMS4SATS_JOURNAL names a folder, not a file.")
+    assert shell.service.requests == []
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.usefixtures("_no_home", "_key")

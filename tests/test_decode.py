@@ -196,6 +196,7 @@ def test_a_documented_status_is_read_completely(
         ("None", None),
         (" NULL ", None),
         ("undefined", None),
+        ("false", None),
         (None, None),
         (False, None),
         (True, None),
@@ -308,7 +309,9 @@ def test_what_a_field_cannot_mean_is_left_out(
     assert getattr(decode_status({field: value}, ORDER_ID), attribute) == expected
 
 
-@pytest.mark.parametrize("nothing", [None, "", "null", "None", "undefined"], ids=ascii)
+@pytest.mark.parametrize(
+    "nothing", [None, "", "null", "None", "undefined", False, "false", "False"], ids=ascii
+)
 def test_an_error_that_says_nothing_is_no_refund(nothing: object) -> None:
     status = status_of({"status": "OK", "paid": True, "error": nothing})
 
@@ -347,6 +350,7 @@ def test_ok_is_the_evidence_of_a_cancel(answer: dict[str, object]) -> None:
     assert decode_cancelled(answer, ORDER_ID) == Cancelled(answer)
 
 
+ODD_IDS = ("a\x00b", "a\nb", "\x1b[2J", "\u202eab", "a\ud800", "a" * 1025)
 NO_OBJECTS: tuple[object, ...] = (None, True, 5, 1.5, "OK", [], [{"status": "OK"}], math.nan)
 
 
@@ -361,6 +365,8 @@ NO_OBJECTS: tuple[object, ...] = (None, True, 5, 1.5, "OK", [], [{"status": "OK"
         *((decode_created, {"orderId": word}) for word in ("", " ", None, True, ["1"], 0, "null")),
         (decode_created, {"status": "OK", "payreq": "lnbc1"}),
         (decode_created, {"orderId": math.nan}),
+        # No later call could send such an id, so its order must not be paid.
+        *((decode_created, {"orderId": odd, "payreq": "lnbc1"}) for odd in ODD_IDS),
     ],
 )
 def test_an_answer_of_the_wrong_shape_is_no_evidence_of_anything(

@@ -41,6 +41,7 @@ from sms4sats_async.journal import schema, worker
 from sms4sats_async.journal.entry import put, record_intent, record_outcome, record_status
 from tests.journal_contract import (
     ID,
+    LATER,
     ROOT,
     START,
     StoredJournalContract,
@@ -237,6 +238,27 @@ async def test_every_write_waits_for_the_disk(path: Path, monkeypatch: pytest.Mo
     async with SqliteJournal(path) as journal:
         await journal.update([add_order(1)])
     assert NotesSynchronous.synchronous == [2]  # FULL
+
+
+class Keeping(sqlite3.Connection):
+    """A connection of an SQLite that was built to leave deleted rows in the file, as most are."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.execute("PRAGMA secure_delete = OFF")
+
+
+async def test_what_was_pruned_is_not_left_in_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Keeping))
+    entry = attrs.evolve(requested(START), codes=("code-of-a-customer",))
+    async with SqliteJournal(path) as journal:
+        await journal.update([(entry.key, put(entry))])
+    assert b"code-of-a-customer" in path.read_bytes()
+    async with SqliteJournal(path) as journal:
+        assert await journal.prune(LATER) == 1
+    assert b"code-of-a-customer" not in path.read_bytes()
 
 
 # --- what it holds --------------------------------------------------------------------------------

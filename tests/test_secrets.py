@@ -51,6 +51,7 @@ AROUND = st.text(" \n\x00\ud800é-:,")
         ("a" * 11, "…"),
         ("abcd5678wxyz", "abcd…wxyz"),
         (ORDER_ID, "0123…cdef"),
+        ("\x1b[2Jabcd\u202e\ud800\r\n", "�[2J…����"),
     ],
 )
 def test_mask_shows_both_ends_of_a_long_secret_only(secret: str, shown: str) -> None:

@@ -44,7 +44,7 @@ ODD_ID = 'an ID/of "no known" kind? & more, é'
 def _logs_of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the filters that clients of other tests added to the libraries' loggers."""
     for name, logger in logging.Logger.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and name.startswith("http"):
+        if isinstance(logger, logging.Logger) and name.startswith(("http", "hpack")):
             monkeypatch.setattr(logger, "filters", [])
 
 
@@ -250,6 +250,33 @@ async def test_listener_that_raises_shows_no_secret(
     assert ORDER_ID in (caught.value.order_id or "")
     assert "on_event raised" in logged(caplog)
     assert_masked(logged(caplog))
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.asyncio
+async def test_headers_that_http_2_logs_are_dropped(
+    library: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    hpack = [logging.getLogger(f"hpack.{part}") for part in ("hpack", "table")]
+
+    def respond(request: Any) -> Any:
+        # As hpack 4.2 does. It encodes the headers once more, and that can be decoded.
+        for logger in hpack:
+            for name, value in [(b":path", request.url.raw_path), *request.headers.raw]:
+                logger.debug("Adding %s=%s to the header table", name, value)
+        return library.Response(200, json={"status": "OK", "balance": 5})
+
+    async with library.AsyncClient(transport=library.MockTransport(respond)) as http_client:
+        client = Sms4SatsClient(http_client=http_client, api_key=KEY)
+        await client.cancel_order(ORDER_ID)
+        await client.get_balance()
+        for logger in hpack:
+            logger.debug("not ours: %s", b"x")
+    assert_masked(logged(caplog))
+    assert [record.getMessage() for record in caplog.records if "hpack" in record.name] == [
+        "not ours: b'x'"
+    ] * 2
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2])

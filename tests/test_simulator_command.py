@@ -149,6 +149,10 @@ def test_options_set_the_behaviour(customer: Customer, program: Program) -> None
     [
         ("--speed=0", "argument --speed: must be a positive number"),
         ("--speed=inf", "argument --speed: must be a positive number"),
+        ("--speed=1e7", "argument --speed: must be a positive number, at most 1000000"),
+        ("--port=-1", "argument --port: must be from 0 to 65535"),
+        ("--port=99999", "argument --port: must be from 0 to 65535"),
+        ("--port=http", "argument --port: invalid"),
         ("--speed=fast", "argument --speed: invalid"),
         ("--code-after=-1", "argument --code-after: must be zero or more seconds"),
         ("--pay-after=nan", "argument --pay-after: must be zero or more seconds"),
@@ -184,8 +188,8 @@ def test_error_in_json_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert sms4sats(["simulator", "--json", "--speed", "0"]) == 2
     known = json.loads(capsys.readouterr().out)
     assert known["error"] == (
-        "The simulator cannot start: argument --speed: must be a positive number. "
-        "No simulator was started."
+        "The simulator cannot start: argument --speed: must be a positive number, "
+        "at most 1000000. No simulator was started."
     )
 
 

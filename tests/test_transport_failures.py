@@ -1,8 +1,10 @@
 """Whatever goes wrong: one error of ours for it, the same over every HTTP library."""
 
 import gc
+import ssl
 import tracemalloc
 
+import httpx
 import pytest
 
 from sms4sats_async import (
@@ -10,6 +12,7 @@ from sms4sats_async import (
     RequestOutcome,
     RequestTimeoutError,
     RetryPolicy,
+    Sms4SatsClient,
     Sms4SatsError,
     TransportError,
 )
@@ -18,12 +21,14 @@ from tests.servers import (
     FAILURES,
     KEY,
     OK,
+    ONCE,
     ORDER_ID,
     Failure,
     Peer,
     Server,
     answer,
     bomb,
+    certified,
     everywhere,
     opened,
     saying,
@@ -31,6 +36,42 @@ from tests.servers import (
 )
 
 FAST = [failure for failure in FAILURES if failure.error is not RequestTimeoutError]
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("name", "trusted", "reason"),
+    [
+        ("127.0.0.1", False, "unable to get local issuer certificate"),
+        ("another.example", True, "IP address mismatch"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_refused_certificate_is_reported_with_the_reason(
+    adapter: str, name: str, reason: str, *, trusted: bool
+) -> None:
+    with Server(service(), tls=certified(name)) as server:
+        async with opened(adapter, server.url, trusted=trusted, retry=ONCE) as client:
+            with pytest.raises(TransportError, match=f"certificate is refused: {reason}") as caught:
+                await client.cancel_order(ORDER_ID)
+    assert caught.value.request_outcome is RequestOutcome.NOT_SENT
+    assert server.seen == []
+
+
+@pytest.mark.anyio
+async def test_a_certificate_that_the_caller_had_refused_before_is_no_reason() -> None:
+    def fail(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("unreachable")
+
+    another = ssl.SSLCertVerificationError(1, "of another program")
+    another.verify_message = "of another program"
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http_client:
+        client = Sms4SatsClient(http_client=http_client, retry=ONCE)
+        try:
+            raise another
+        except ssl.SSLError:
+            with pytest.raises(TransportError, match="no connection"):
+                await client.cancel_order(ORDER_ID)
 
 
 @everywhere

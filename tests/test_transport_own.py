@@ -21,6 +21,7 @@ from tests.servers import (
     KEY,
     OK,
     ORDER_ID,
+    Seen,
     Server,
     answer,
     descriptors,
@@ -70,6 +71,26 @@ async def test_an_order_is_always_made_over_a_fresh_connection() -> None:
             ("POST", 3),
             ("GET", 3),
         ]
+
+
+@pytest.mark.parametrize("through_a_proxy", [False, True])
+@pytest.mark.anyio
+async def test_a_second_answer_to_a_request_is_not_taken_for_that_of_the_next(
+    monkeypatch: pytest.MonkeyPatch, *, through_a_proxy: bool
+) -> None:
+    def twice(seen: Seen) -> bytes:
+        first = answer({"paid": True, "code": seen.target[-4:]})
+        return first + answer({"paid": True, "code": "of another order"})
+
+    with Server(service(twice)) as server:
+        url = server.url
+        if through_a_proxy:
+            monkeypatch.setenv("HTTP_PROXY", server.url)
+            url = "http://service.invalid"
+        async with Sms4SatsClient(base_url=url) as client:
+            for order_id in ("order-0001", "order-0002"):
+                assert (await client.get_order_status(order_id)).code == order_id[-4:]
+        assert server.accepted == 2
 
 
 @pytest.mark.anyio

@@ -20,10 +20,12 @@ from sms4sats_async._logging import LOGGER
 from sms4sats_async._orders.states import Facts, row_for
 from sms4sats_async._redact import mask, mask_invoice, quote
 from sms4sats_async._validate import instance
+from sms4sats_async._validate import order_id as as_order_id
 from sms4sats_async.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    InvalidArgumentError,
     InvalidResponseError,
     RateLimitError,
     ServerError,
@@ -59,7 +61,7 @@ _KEY_IS_MISSING: Final = "x-api-key header is missing"
 _WHOLE: Final = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?", re.ASCII)
 _PHONE_DIGIT: Final = re.compile("[1-9]")
 # What programs write for nothing where they make text of it.
-_NOTHING: Final = frozenset({"", "null", "none", "undefined"})
+_NOTHING: Final = frozenset({"", "null", "none", "undefined", "false"})
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
 
@@ -341,7 +343,7 @@ def _no_whole_number(name: str) -> str:
 
 def _flag(value: object) -> bool | None:
     """Return a yes or no that came as a boolean, a number or a word, or None."""
-    return value if isinstance(value, bool) else _FLAGS.get((_as_text(value) or "").lower())
+    return value if isinstance(value, bool) else _FLAGS.get(_word(value) or _as_text(value) or "")
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -454,6 +456,12 @@ def decode_created(value: object, _order_id: str | None) -> Created:
     if order_id is None:
         problem = "the answer has no orderId"
         raise _wrong_shape(problem)
+    try:
+        as_order_id(order_id)
+    except InvalidArgumentError:
+        # An order that no call can read or cancel must not be paid, so its invoice is not returned.
+        problem = "the answer's orderId cannot be sent: it has control characters or is too long"
+        raise _wrong_shape(problem) from None
     return Created(order_id, (_text(answer.get("payreq")) or "").strip(), answer)
 
 

@@ -97,11 +97,15 @@ def run_command(words: Sequence[str]) -> int:
     return end.code
 
 
+_AROUND_AN_ID: Final = " \t\r\n\N{NO-BREAK SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"
+"""Blanks, and the mark with which some shells of Windows begin what they pipe into a program."""
+
+
 def _order_id(text: str) -> str:
-    """Return an order's ID; `-` reads it from standard input."""
+    """Return an order's ID, without what was copied around it; `-` reads it from standard input."""
     if text != "-":
-        return text
-    found = sys.stdin.readline().strip()
+        return text.strip(_AROUND_AN_ID)
+    found = sys.stdin.readline().strip(_AROUND_AN_ID)
     if not found:
         raise typer.BadParameter("the first line of standard input is empty.")
     return found

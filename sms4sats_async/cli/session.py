@@ -181,14 +181,17 @@ class Session:
 
     async def _find_by_parts(self, name: str) -> JournalEntry | None:
         """Return the entry of the only order with an ID like this, or None for a whole ID."""
-        parts = _SHORT_FORM.split(name, maxsplit=1)
+        # IDs are hex digits (documented), and some programs copy them in upper case.
+        parts = _SHORT_FORM.split(name.lower(), maxsplit=1)
         if len("".join(parts)) < _SHORTEST_NAME:
             problem = f"{name!r} is too short for an order ID: type at least four characters"
             raise Stop("order ID", ExitCode.USAGE, problem)
         # The newest comes first, and counts if an ID comes twice.
         known = {entry.order_id or "": entry for entry in reversed(await self.journal.history())}
         beginning, end = parts[0], parts[-1] if len(parts) > 1 else ""
-        found = [it for it in known if it.startswith(beginning) and it.endswith(end)]
+        found = [
+            it for it in known if it.lower().startswith(beginning) and it.lower().endswith(end)
+        ]
         if len(found) == 1:
             return known[found[0]]
         if not found and len(parts) == 1 and len(name) >= _SHORTEST_ID:
@@ -291,12 +294,14 @@ def journal_path() -> Path:
     named = os.environ.get("SMS4SATS_JOURNAL")
     try:
         if named:
-            path = Path(named).expanduser()
+            if named.endswith(("/", os.sep)):  # a Path would not show that
+                raise Stop("home", ExitCode.USAGE, "SMS4SATS_JOURNAL names a folder, not a file")
+            path = Path(named).expanduser().absolute()
         else:
             path = platformdirs.user_data_path("sms4sats", appauthor=False) / "orders.sqlite"
             if not path.is_absolute():
                 raise RuntimeError("there is no home directory")  # noqa: TRY301
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # no home, or the working folder was removed
         problem = f"the folder of the journal is unknown: {error}"
         raise Stop("home", ExitCode.USAGE, problem) from error
     with suppress(OSError):  # the journal reports the problem when it is used

@@ -259,6 +259,8 @@ class Worker:
             self._tighten()
             # Written to disk before an order is returned: FULL waits for the disk itself.
             file.execute("PRAGMA synchronous = FULL")
+            # Most builds of SQLite leave what was deleted in the file, codes too.
+            file.execute("PRAGMA secure_delete = ON")
             # The mode is the file's and stays. Of several that open a new one at once, SQLite lets
             # one change it; the others work in either.
             with suppress(sqlite3.OperationalError):

@@ -23,6 +23,8 @@ from .service import Simulator
 
 __all__ = ["main", "run"]
 
+_FASTEST = 1_000_000
+_LAST_PORT = 65535
 _FAILED = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -146,7 +148,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     default = "(default: %(default)s)"
     add("--host", default="127.0.0.1", help=f"address to listen on {default}")
-    add("--port", type=int, default=8021, help=f"port to listen on; 0: any free port {default}")
+    add("--port", type=_port, default=8021, help=f"port to listen on; 0: any free port {default}")
     add("--speed", type=_speed, default=60.0, help=f"simulated seconds per real second {default}")
     # `dest` is the setting of Behaviour.
     for flag, setting, seconds, end in (
@@ -180,9 +182,17 @@ def _seconds(text: str) -> float:
 
 def _speed(text: str) -> float:
     speed = float(text)
-    if not 0 < speed < math.inf:
-        raise argparse.ArgumentTypeError("must be a positive number")
+    # Faster clocks soon leave the calendar.
+    if not 0 < speed <= _FASTEST:
+        raise argparse.ArgumentTypeError(f"must be a positive number, at most {_FASTEST}")
     return speed
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {_LAST_PORT}")
+    return port
 
 
 if __name__ == "__main__":

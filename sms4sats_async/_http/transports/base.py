@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import anyio
 
 from sms4sats_async._http.messages import MAXIMUM_BODY
+from sms4sats_async._redact import quote
 from sms4sats_async.errors import (
     ClientStateError,
     InvalidResponseError,
@@ -120,8 +121,23 @@ def translate(
         ((outcome, problem) for kind, outcome, problem in rules if isinstance(error, kind)),
         (RequestOutcome.UNKNOWN, "the connection failed before the whole answer was here"),
     )
+    refused = _refused_certificate(error)
+    if refused is not None:
+        problem = f"the server's certificate is refused: {quote(refused)}"
     kind = RequestTimeoutError if isinstance(error, timeouts) else TransportError
     return kind(f"{problem} ({type(error).__name__})", request_outcome=outcome)
+
+
+def _refused_certificate(error: BaseException | None) -> str | None:
+    """Return why a certificate was refused, or None if none was; HTTP libraries hide it."""
+    while error is not None:
+        reason = getattr(error, "verify_message", None)  # of ssl.SSLCertVerificationError
+        if isinstance(reason, str):
+            return reason
+        # httpcore raises its errors `from None`. Any other context can be the caller's own error.
+        hidden = error.__context__ if error.__suppress_context__ else None
+        error = error.__cause__ or hidden
+    return None
 
 
 def key_in_the_clear() -> ClientStateError:

@@ -74,12 +74,19 @@ class Errors:
 _UNDER_WAY: Final = ContextVar("a request of this library is under way", default=False)
 
 
+_HTTP_2: Final = "hpack"
+"""What encodes headers for HTTP/2. It logs each at DEBUG, the API key and the path too, and then
+all of them once more in its encoding."""
+
+
 class _HideOrderIds(logging.Filter):
-    """Takes order IDs out of the lines that httpx and httpcore write about our requests."""
+    """Takes secrets out of the lines that httpx and what it uses write about our requests."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not _UNDER_WAY.get():
             return True
+        if record.name.startswith(_HTTP_2):
+            return False
         line = record.getMessage()
         hidden = hide_known_forms(_ORDER_ID.sub(lambda found: found[1] + mask(found[2]), line))
         if hidden != line:
@@ -88,7 +95,11 @@ class _HideOrderIds(logging.Filter):
 
 
 _HIDE_ORDER_IDS: Final = _HideOrderIds()
-_HTTPCORE_LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
+_PARTS: Final = {
+    "httpcore": (".connection", ".http11", ".http2", ".proxy", ".socks"),
+    _HTTP_2: (".hpack", ".table"),
+}
+"""The loggers of libraries that have several."""
 
 
 def hide_order_ids_in_logs(library: str) -> None:
@@ -98,9 +109,8 @@ def hide_order_ids_in_logs(library: str) -> None:
     DEBUG, `Location` included. A filter acts on the logger that has it and on no other;
     adding the same one again changes nothing.
     """
-    names = [f"{library}.{part}" for part in _HTTPCORE_LOGGERS]
-    for name in names if library.startswith("httpcore") else [library]:
-        logging.getLogger(name).addFilter(_HIDE_ORDER_IDS)
+    for part in _PARTS.get(library.rstrip("2"), ("",)):
+        logging.getLogger(f"{library}{part}").addFilter(_HIDE_ORDER_IDS)
 
 
 @contextmanager
@@ -193,6 +203,7 @@ class HttpxTransport:
         self._headers = Headers(self._library.Headers, api_key)
         hide_order_ids_in_logs(library)
         hide_order_ids_in_logs(library.replace("httpx", "httpcore"))
+        hide_order_ids_in_logs(_HTTP_2)
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """Send with the caller's client: his proxies, hooks and limits hold, his auth does not.

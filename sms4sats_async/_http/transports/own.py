@@ -70,6 +70,20 @@ class _Connection:
         self.connecting = connecting
         self.idle_since = 0.0
 
+    def has_more(self) -> bool:
+        """Return whether bytes came after the answer: they would be taken for the next answer.
+
+        A status names no order, so a second answer could show the code of another order. httpcore
+        sees what arrives later, but not what it has read already. Its names are private, so another
+        version may lack them.
+        """
+        pool: Any = vars(self.transport).get("_pool")
+        kept: Any = next(iter(getattr(pool, "connections", ())), None)
+        while hasattr(kept, "_connection"):  # of a proxy, of either version of HTTP
+            kept = kept._connection  # noqa: SLF001
+        more, _ = getattr(getattr(kept, "_h11_state", None), "trailing_data", (b"", False))
+        return bool(more)
+
     async def close(self) -> None:
         """Close it even while the task is being cancelled; bounded in time."""
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP):
@@ -157,7 +171,7 @@ class OwnTransport:
         return connection
 
     async def _give_back(self, connection: _Connection) -> None:
-        if self._closed:
+        if self._closed or connection.has_more():
             await connection.close()
             return
         connection.idle_since = time.monotonic()
