@@ -90,7 +90,7 @@ async def test_invoice_is_paid_once_whatever_the_wallet_does(
     with Stub(kind, fault) as stub:
         async with stub.wallet() as wallet:
             if fault in {"holds", "hangs"}:
-                monkeypatch.setattr(base, "ANSWER_TIMEOUT", 0.5)
+                monkeypatch.setattr(base, "ANSWER_TIMEOUT", 1.0)
             states = [(await wallet.pay(INVOICE)).state]
             if fault == "holds":
                 monkeypatch.undo()

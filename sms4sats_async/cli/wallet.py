@@ -87,10 +87,12 @@ async def pay_and_wait(
     """
     failures: list[Sms4SatsError] = []
     results: list[OrderResult] = []
+    payment = anyio.CancelScope()
 
     async def run_payment() -> None:
         try:
-            await pay(order.invoice)
+            with payment:
+                await pay(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
             failures.append(error)
             group.cancel_scope.cancel()
@@ -101,12 +103,12 @@ async def pay_and_wait(
         async with anyio.create_task_group() as group:
             group.start_soon(run_payment)
             results.append(await session.client.code_or_refund(order, timeout=timeout))
-            group.cancel_scope.cancel()
+            payment.cancel()  # it has ended, or is useless
     except ExceptionGroup as several:
         raise several.exceptions[0] from several
-    if results:
-        return results[0]
-    raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
+    if not results:
+        raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
+    return results[0]
 
 
 async def check_wallet(wallet: "AnyWallet") -> None:
