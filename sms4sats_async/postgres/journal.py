@@ -121,7 +121,7 @@ class PostgresJournal:
         self._writer = self._reader = Link(dsn)
         self._updates: deque[_Update] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._outage: JournalError | None = None
+        self._outage: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {self._schema}>"
@@ -145,8 +145,9 @@ class PostgresJournal:
             await asyncio.wait([self._task], timeout=_FAREWELL)
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._fail(JournalError("the journal was closed before this was written"))
-        self._updates.clear()
+        while self._updates:
+            problem = "the journal was closed before this was written"
+            self._updates.popleft().fail(JournalError(problem))
         await self._writer.close()
         await self._reader.close()
         self._loop = self._task = self._outage = None
@@ -276,7 +277,7 @@ class PostgresJournal:
             # A task of its own, so that a caller that is cancelled takes nothing back.
             self._task = asyncio.get_running_loop().create_task(self._write_all())
         if self._outage is not None:
-            raise self._outage
+            raise _kept(self._outage)
         return await update.written
 
     async def read(self, query: Callable[[Connection], Awaitable[T]]) -> T:
@@ -343,9 +344,8 @@ class PostgresJournal:
                 if is_passing(error):
                     began = began or loop.time()
                     if loop.time() - began >= _OUTAGE:
-                        what = "cannot be used; what was to be recorded is kept for later"
-                        self._outage = explained(error, what)
-                        self._fail(self._outage)
+                        self._outage = error
+                        self._fail(error)
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, _LONGEST_DELAY)
                     continue
@@ -369,9 +369,9 @@ class PostgresJournal:
             some.append(update)
         return some
 
-    def _fail(self, error: JournalError) -> None:
+    def _fail(self, error: Exception) -> None:
         for update in self._updates:
-            update.fail(error)
+            update.fail(_kept(error))
 
     async def _write(self, updates: Sequence[_Update]) -> None:
         connection = await self._writer.connected()
@@ -422,3 +422,7 @@ class PostgresJournal:
             # A row that does not exist cannot be locked. Two processes must not both add it.
             await connection.execute(_ABSENT_LOCK, list(absent))
         return holding(entries)
+
+
+def _kept(error: Exception) -> JournalError:
+    return explained(error, "cannot be used; what was to be recorded is kept for later")
