@@ -67,6 +67,8 @@ class OrderScheduler:
         InvalidArgumentError: If an argument is invalid.
     """
 
+    _shared = False
+
     def __init__(
         self,
         client: Sms4SatsClient,
@@ -74,9 +76,7 @@ class OrderScheduler:
         concurrency: int = 20,
         timeout: float | timedelta = 0,
     ) -> None:
-        self._context: OrderContext = order_context(
-            validate.instance("client", client, Sms4SatsClient)
-        )
+        self._context = self._context_of(validate.instance("client", client, Sms4SatsClient))
         self._timeout = validate.seconds("timeout", timeout)
         self._owner = new_owner()
         self._store = ResultStore(self._acknowledge, self._hold)
@@ -85,6 +85,7 @@ class OrderScheduler:
             concurrency=validate.whole_number("concurrency", concurrency, least=1),
             finish=self._store.put,
             owner="" if client.journal is None else self._owner,
+            shared=self._shared,
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
@@ -210,11 +211,17 @@ class OrderScheduler:
         try:
             # Outside of the task group, which would wrap what this raises.
             await self._resume()
-            await self._queue.run()
+            await self._drive()
         finally:
             self._running = False
             self._store.end()
             await release_claims(self._context, self._owner, self._store.give_up_claims())
+
+    def _context_of(self, client: Sms4SatsClient) -> OrderContext:
+        return order_context(client)
+
+    async def _drive(self) -> None:
+        await self._queue.run()
 
     async def _resume(self) -> None:
         waiting = set(self._store.order_ids)

@@ -194,9 +194,7 @@ async def test_a_text_that_no_table_can_hold_costs_no_code(journal: PostgresJour
     assert (entry.code, entry.error) == ("0042", "no ? such")
 
 
-async def test_a_damaged_row_is_an_error(
-    dsn: str, schema: str, journal: PostgresJournal
-) -> None:
+async def test_a_damaged_row_is_an_error(dsn: str, schema: str, journal: PostgresJournal) -> None:
     await journal.update([add_order(1)])
     await execute(dsn, f"UPDATE {schema}.orders SET state = 'nonsense'")
     with pytest.raises(JournalError, match="it is damaged"):
@@ -376,9 +374,7 @@ def outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Outage:
     return Outage(dsn, monkeypatch)
 
 
-async def test_a_lost_connection_is_opened_again(
-    journal: PostgresJournal, outage: Outage
-) -> None:
+async def test_a_lost_connection_is_opened_again(journal: PostgresJournal, outage: Outage) -> None:
     for number in range(3):
         await journal.update([add_order(number)])
         assert len(await journal.pending()) == number + 1

@@ -6,7 +6,7 @@ import asyncio  # asyncpg runs on asyncio only
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
+import asyncpg  # type: ignore[import-untyped]
 
 from sms4sats_async._redact import quote
 from sms4sats_async.errors import JournalError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .schema import Connection
+
+_asyncpg: Any = asyncpg  # it has no types
 
 _PATIENCE: Final = 3.0
 """Seconds to wait for a new connection."""
@@ -159,9 +161,8 @@ async def connect(dsn: str) -> Connection:
         JournalError: The DSN is invalid.
         Exception: There is no connection.
     """
-    open_connection: Any = asyncpg.connect
     try:
-        connection: Connection = await open_connection(
+        connection: Connection = await _asyncpg.connect(
             dsn, timeout=_PATIENCE, command_timeout=_LONGEST_STATEMENT, server_settings=_SETTINGS
         )
     except ValueError:  # its text may quote the password

@@ -63,9 +63,7 @@ class Follow(Protocol):
 class _Update:
     """Changes that wait to be written, and who waits for that."""
 
-    def __init__(
-        self, changes: Sequence[tuple[str, JournalChange]], follow: Follow | None
-    ) -> None:
+    def __init__(self, changes: Sequence[tuple[str, JournalChange]], follow: Follow | None) -> None:
         self.changes = tuple((storable(reference), change) for reference, change in changes)
         self.follow = follow
         self.written: asyncio.Future[Sequence[JournalEntry | None]] = (
@@ -259,6 +257,19 @@ class PostgresJournal:
         """The schema of the tables."""
         return self._schema
 
+    @property
+    def shift(self) -> int:
+        """By how many microseconds this machine's clock is ahead of the database's."""
+        return self._shift.microseconds
+
+    async def check(self, connection: Connection) -> None:
+        """Refuse a database whose tables are of another version.
+
+        Raises:
+            JournalError: They are.
+        """
+        await self._statements.check_version(connection)
+
     async def transact(
         self, changes: Sequence[tuple[str, JournalChange]], follow: Follow | None
     ) -> Sequence[JournalEntry | None]:
@@ -316,8 +327,8 @@ class PostgresJournal:
             raise JournalError(problem) from None
         if self._loop is None:
             self._loop = loop
-            check = self._statements.check_version
-            self._writer, self._reader = Link(self._dsn, check), Link(self._dsn, check)
+            self._writer = Link(self._dsn, self.check)
+            self._reader = Link(self._dsn, self.check)
         elif self._loop is not loop:
             problem = "the journal belongs to another event loop; call aclose() in that one first"
             raise JournalError(problem)

@@ -18,9 +18,11 @@ from pgqueuer.adapters.persistence.qb import (
     QuerySchedulerBuilder,
 )
 from pgqueuer.domain.settings import DBSettings, Durability
-from pgqueuer.queries import EntrypointExecutionParameter, Queries
-from pgqueuer.types import QueueEntrypoint, QueueManagerId
-from pgqueuer.domain.types import Channel
+from pgqueuer.domain.types import Channel, QueueEntrypoint, QueueManagerId
+from pgqueuer.ports.repository import EntrypointExecutionParameter
+from pgqueuer.queries import Queries
+
+from sms4sats_async.journal.entry import CLOCK_DIFFERENCE, LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,6 +31,32 @@ if TYPE_CHECKING:
 
 _ANY_NUMBER: Final = EntrypointExecutionParameter(concurrency_limit=0)
 _STALE: Final = timedelta(seconds=30)
+
+_AT_ONCE: Final = 5_000
+"""Wake-ups that are added in one transaction."""
+
+_FRESH: Final = 10 * 1_000_000
+"""Microseconds in which whoever created an order can claim it."""
+
+_TOO_FAR: Final = (LEASE + CLOCK_DIFFERENCE) // timedelta(microseconds=1)
+
+_ALONE: Final = "SELECT pg_try_advisory_xact_lock(1936029557, hashtext($1))"
+_OPEN: Final = "order_id IS NOT NULL AND delivered_at IS NULL"
+_DRIVERS: Final = (
+    f"SELECT DISTINCT claimed_by FROM {{0}}.orders WHERE {_OPEN} AND claimed_until >= $1 "  # noqa: S608
+    "AND claimed_by IS NOT NULL"
+)
+# What is left alone until a later time has its wake-up then.
+_LOST: Final = f"""
+    SELECT key FROM {{0}}.orders
+    WHERE {_OPEN} AND coalesce(base_url = $1, true) AND created_at < $2::bigint - {_FRESH}
+    AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $2::bigint
+         OR claimed_until > $2::bigint + {_TOO_FAR} OR claimed_by = ANY($3::text[]))
+    AND (finished_at IS NOT NULL OR coalesce(not_before <= $2::bigint, true)
+         OR coalesce(code_deadline > $2::bigint, false))
+    AND NOT EXISTS (SELECT FROM {{1}} WHERE dedupe_key = key)
+    ORDER BY created_at LIMIT $4::bigint
+"""  # noqa: S608 - names that were checked
 
 
 def wake_channel(schema: str) -> str:
@@ -76,9 +104,41 @@ async def take(connection: Connection, schema: str, root: str, most: int) -> Seq
     return [job.payload.decode() for job in jobs if job.payload is not None]
 
 
-async def clear_log(connection: Connection, schema: str, root: str) -> None:
-    """Remove what pgqueuer has logged of wake-ups that were taken."""
-    await _queries(connection, schema).clear_queue_log(root)
+async def sweep(
+    connection: Connection, schema: str, root: str, now: int, dead: Collection[str]
+) -> bool:
+    """Add wake-ups for orders that nobody drives and that have none.
+
+    Args:
+        connection: The database.
+        schema: The schema.
+        root: The service root whose orders are meant, and those of an unknown root.
+        now: The time, in microseconds of the database's clock.
+        dead: The drivers whose processes provably ended.
+
+    Returns:
+        Whether there may be more.
+    """
+    queries = _queries(connection, schema)
+    async with connection.transaction():
+        if not await connection.fetchval(_ALONE, schema):
+            return False  # another worker does it
+        await queries.clear_queue_log(root)
+        rows = await connection.fetch(
+            _LOST.format(schema, queries.qbq.qualified.queue_table),
+            root,
+            now,
+            list(dead),
+            _AT_ONCE,
+        )
+        if rows:
+            await add(connection, schema, root, [key for (key,) in rows])
+    return len(rows) == _AT_ONCE
+
+
+async def drivers(connection: Connection, schema: str, now: int) -> Sequence[str]:
+    """Return the drivers whose claims hold."""
+    return [name for (name,) in await connection.fetch(_DRIVERS.format(schema), now)]
 
 
 def _queries(connection: Connection, schema: str) -> Queries:

@@ -16,7 +16,7 @@ from sms4sats_async.errors import InvalidArgumentError, JournalError
 from sms4sats_async.journal.rows import FIELDS, MOMENTS, entry_of, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sms4sats_async.journal import JournalEntry
@@ -72,6 +72,12 @@ class Connection(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         """Write all or nothing."""
+        ...
+
+    async def add_listener(
+        self, channel: str, callback: Callable[[object, int, str, str], None]
+    ) -> None:
+        """Call back with each message of a channel."""
         ...
 
     def is_closed(self) -> bool:
@@ -174,7 +180,9 @@ class Statements:
 def _check(version: int) -> None:
     if version != SCHEMA_VERSION:
         what = (
-            "update sms4sats-async" if version > SCHEMA_VERSION else f"stop all workers, then {_HELP}"
+            "update sms4sats-async"
+            if version > SCHEMA_VERSION
+            else f"stop all workers, then {_HELP}"
         )
         problem = (
             f"the journal's schema version is {version}, and this library needs {SCHEMA_VERSION}; "
