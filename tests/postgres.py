@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
+import anyio
+import asyncpg  # type: ignore[import-untyped]
 import pytest
+
+from sms4sats_async.postgres import PostgresJournal, connection
+from sms4sats_async.postgres import journal as journals
 
 SYSTEM_DSN = os.environ.get("SMS4SATS_TEST_POSTGRES_DSN")
 """Read before a fixture removes the variables of the user."""
@@ -78,19 +82,53 @@ def database(dsn: str) -> Generator[str]:
 
 async def execute(dsn: str, *statements: str) -> None:
     """Run statements on a connection of their own."""
-    connection = await connect(dsn)
+    link = await connect(dsn)
     try:
         for statement in statements:
-            await connection.execute(statement)
+            await link.execute(statement)
     finally:
-        await connection.close()
+        await link.close()
 
 
 async def fetch(dsn: str, query: str, *values: object) -> list[Any]:
     """Return the rows of a query."""
-    connection = await connect(dsn)
+    link = await connect(dsn)
     try:
-        rows: list[Any] = await connection.fetch(query, *values)
+        rows: list[Any] = await link.fetch(query, *values)
         return rows
     finally:
-        await connection.close()
+        await link.close()
+
+
+class Outage:
+    """Ends the connections of a journal, and refuses new ones while it is on."""
+
+    def __init__(self, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.dsn = dsn
+        self.on = False
+        self.refused = 0
+        monkeypatch.setattr(connection.asyncpg, "connect", self.connect)
+        monkeypatch.setattr(journals, "_OUTAGE", 0.05)
+        monkeypatch.setattr(journals, "_LONGEST_DELAY", 0.05)
+
+    async def connect(self, *words: Any, **options: Any) -> Any:
+        if self.on:
+            self.refused += 1
+            raise ConnectionRefusedError("no server")
+        return await connect(*words, **options)
+
+    async def begin(self) -> None:
+        self.on = True
+        await self.break_connections()
+
+    async def ended(self, journal: PostgresJournal) -> None:
+        """Wait until what is kept is written."""
+        while journal._updates:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            await anyio.sleep(0.01)
+
+    async def break_connections(self) -> None:
+        await fetch(
+            self.dsn,
+            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity "
+            "WHERE application_name = 'sms4sats' AND datname = current_database()",
+        )

@@ -46,7 +46,7 @@ from tests.journal_contract import (
     numbered_order,
     status_of,
 )
-from tests.postgres import connect, execute, fetch
+from tests.postgres import Outage, execute
 
 if TYPE_CHECKING:
     from sms4sats_async import OrderJournal
@@ -333,40 +333,6 @@ async def test_no_count_is_lost_between_processes(dsn: str, schema: str) -> None
 
 
 # --- outages --------------------------------------------------------------------------------------
-
-
-class Outage:
-    """Ends the connections of a journal, and refuses new ones while it is on."""
-
-    def __init__(self, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.dsn = dsn
-        self.on = False
-        self.refused = 0
-        monkeypatch.setattr(connection.asyncpg, "connect", self.connect)
-        monkeypatch.setattr(journals, "_OUTAGE", 0.05)
-        monkeypatch.setattr(journals, "_LONGEST_DELAY", 0.05)
-
-    async def connect(self, *words: Any, **options: Any) -> Any:
-        if self.on:
-            self.refused += 1
-            raise ConnectionRefusedError("no server")
-        return await connect(*words, **options)
-
-    async def begin(self) -> None:
-        self.on = True
-        await self.break_connections()
-
-    async def ended(self, journal: PostgresJournal) -> None:
-        """Wait until what is kept is written."""
-        while journal._updates:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-            await anyio.sleep(0.01)
-
-    async def break_connections(self) -> None:
-        await fetch(
-            self.dsn,
-            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity "
-            "WHERE application_name = 'sms4sats' AND datname = current_database()",
-        )
 
 
 @pytest.fixture

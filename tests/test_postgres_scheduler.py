@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
@@ -25,14 +26,16 @@ from sms4sats_async import (
     ReceiveOrder,
     Sms4SatsClient,
 )
-from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
+from sms4sats_async.journal.entry import claim, release_claim
+from sms4sats_async.postgres import PostgresJournal, PostgresScheduler, queue
+from sms4sats_async.postgres import scheduler as schedulers
 from sms4sats_async.simulator import Behaviour, Holder
 from tests.crash_bot import SharedClock
-from tests.postgres import fetch
+from tests.postgres import Outage, connect, fetch
 from tests.simulated import CODE, HELD, METADATA, NO_NUMBER, Simulated
 
 if TYPE_CHECKING:
-    from sms4sats_async import JournalEntry
+    from sms4sats_async import JournalChange, JournalEntry
 
 SPEED = 400.0
 """How much faster the clock runs, which all workers and the service share."""
@@ -71,13 +74,13 @@ class Worker:
 class Fleet(Simulated):
     """Workers on one database, and one simulated service."""
 
-    def __init__(self, dsn: str, behaviour: Behaviour) -> None:
+    def __init__(self, dsn: str, behaviour: Behaviour, speed: float) -> None:
         self.dsn = dsn
         self.schema = f"s_{secrets.token_hex(6)}"
         self.journals: list[PostgresJournal] = []
         now = time.time()
         super().__init__(
-            behaviour, clock=SharedClock(SPEED, now, time.monotonic()), journal=self.new_journal()
+            behaviour, clock=SharedClock(speed, now, time.monotonic()), journal=self.new_journal()
         )
 
     def new_journal(self) -> PostgresJournal:
@@ -101,14 +104,22 @@ class Fleet(Simulated):
                     return entries
                 await anyio.sleep(0.01)
 
+    def polls_of(self, order: ReceiveOrder) -> int:
+        asked = [request.query.get("orderId") for request in self.simulator.requests]
+        return asked.count(order.order_id)
+
     async def wake_ups(self) -> list[str]:
-        rows = await fetch(self.dsn, f"SELECT convert_from(payload, 'utf8') FROM {self.schema}.pgqueuer")  # noqa: S608, E501
+        rows = await fetch(
+            self.dsn, f"SELECT convert_from(payload, 'utf8') FROM {self.schema}.pgqueuer"
+        )  # noqa: S608, E501
         return [key for (key,) in rows]
 
 
 @asynccontextmanager
-async def fleet(dsn: str, behaviour: Behaviour = HELD) -> AsyncGenerator[Fleet]:
-    it = Fleet(dsn, behaviour)
+async def fleet(
+    dsn: str, behaviour: Behaviour = HELD, *, speed: float = SPEED
+) -> AsyncGenerator[Fleet]:
+    it = Fleet(dsn, behaviour, speed)
     try:
         await it.journals[0].create_schema()
         yield it
@@ -164,3 +175,329 @@ async def test_orders_are_shared_and_each_ends_once(dsn: str) -> None:
         assert len(results) == len({result.order_id for result in results}) == 60
         assert len(it.cancel_ages()) == 60
         assert sum(bool(worker.results) for worker in workers) > 1
+
+
+# --- what the caller wants ------------------------------------------------------------------------
+
+
+async def held_by(worker: Worker, count: int = 1) -> None:
+    """Wait until a worker has claimed orders."""
+    with anyio.fail_after(10):
+        while len(worker.scheduler) < count:
+            await anyio.sleep(0.01)
+
+
+async def test_a_new_deadline_reaches_the_worker_that_drives_the_order(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker, adding = it.worker(), PostgresScheduler(it.client)
+        order = await it.order()
+        await adding.add(order, timeout=9000)
+        async with running(worker):
+            await held_by(worker)
+            await adding.add(order, timeout=200)
+            await it.delivered()
+        (age,) = it.cancel_ages()
+        assert 200 <= age < 9000
+
+
+async def test_a_later_deadline_reaches_it_too(dsn: str) -> None:
+    async with fleet(dsn, speed=100) as it:
+        worker, adding = it.worker(), PostgresScheduler(it.client)
+        order = await it.order()
+        await adding.add(order, timeout=300)
+        async with running(worker):
+            await held_by(worker)
+            await adding.add(order, timeout=400)
+            await it.delivered()
+        (age,) = it.cancel_ages()
+        assert age >= 400
+
+
+async def test_a_removed_order_is_left_alone_by_the_worker_that_drives_it(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker, adding = it.worker(), PostgresScheduler(it.client)
+        removed, other = await it.order(), await it.order()
+        for order in (removed, other):
+            await adding.add(order, timeout=300)
+        async with running(worker):
+            await held_by(worker, 2)
+            await adding.remove(removed.order_id)
+            with anyio.fail_after(10):
+                while len(worker.scheduler) > 1:
+                    await anyio.sleep(0.01)
+            polls = it.polls_of(removed)
+            await it.delivered()
+            assert it.polls_of(removed) == polls
+        assert [result.order_id for result in worker.results] == [other.order_id]
+        assert len(it.cancel_ages()) == 1
+
+
+async def test_a_removed_order_is_read_after_21_minutes(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedulers, "_SWEEP", 0.1)
+    monkeypatch.setattr(schedulers, "_LOOK", 0.05)
+    async with fleet(dsn, attrs.evolve(HELD, automatic_cancel_age=1200)) as it:
+        worker = it.worker()
+        order = await it.order()
+        await worker.scheduler.add(order, timeout=300)
+        await worker.scheduler.remove(order)
+        async with running(worker):
+            await it.delivered()
+        assert [result.outcome for result in worker.results] == [OrderOutcome.REFUNDED]
+        assert it.cancel_ages() == []
+        assert min(it.poll_ages()) >= 21 * 60
+
+
+async def test_an_order_is_left_alone_until_a_time(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        order = await it.order()
+        later = order.created_at + timedelta(seconds=400)
+        await worker.scheduler.add(order, not_before=later)
+        async with running(worker):
+            await it.delivered()
+        (age,) = it.cancel_ages()
+        assert age >= 400
+
+
+async def test_an_id_that_the_journal_does_not_know_counts_as_created_now(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        other = it.new_client()
+        order = await other.create_order(187, "tg")
+        await it.clock.sleep(100)
+        await worker.scheduler.add(order.order_id)
+        async with running(worker):
+            await it.delivered()
+        (age,) = it.cancel_ages()
+        assert age >= 220 - 5
+
+
+async def test_an_order_of_another_root_is_refused_and_driven_by_no_worker(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        order = await it.order()
+        journal = it.new_journal()
+        other = Worker(it.new_client(journal, base_url="http://127.0.0.1:5"), journal)
+        with pytest.raises(InvalidArgumentError, match="belongs to"):
+            await other.scheduler.add(order)
+        await worker.scheduler.add(order)
+        async with running(other, worker):
+            await it.delivered()
+        assert other.results == []
+
+
+MISTAKES: dict[str, dict[str, Any]] = {
+    "timeout": {"timeout": -1},
+    "not_before": {"not_before": datetime(2027, 1, 1)},  # noqa: DTZ001 - the mistake itself
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+async def test_an_invalid_argument_is_refused(dsn: str, mistake: dict[str, Any]) -> None:
+    scheduler = PostgresScheduler(Sms4SatsClient(journal=PostgresJournal(dsn)))
+    with pytest.raises(InvalidArgumentError):
+        await scheduler.add("4", **mistake)
+    with pytest.raises(InvalidArgumentError):
+        await scheduler.remove("")
+
+
+@pytest.mark.parametrize("journal", [None, MemoryJournal()])
+def test_another_journal_is_refused(journal: MemoryJournal | None) -> None:
+    with pytest.raises(InvalidArgumentError, match="must have a PostgresJournal"):
+        PostgresScheduler(Sms4SatsClient(journal=journal))
+
+
+def test_another_client_is_refused() -> None:
+    client: Any = "client"
+    with pytest.raises(InvalidArgumentError, match="client must be"):
+        PostgresScheduler(client)
+
+
+# --- workers that come and go ---------------------------------------------------------------------
+
+
+async def test_a_worker_that_ends_hands_its_orders_over(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        first, second = it.worker(), it.worker()
+        order = await it.order()
+        await first.scheduler.add(order, timeout=300)
+        async with running(first, second):
+            with anyio.fail_after(10):
+                while len(first.scheduler) + len(second.scheduler) == 0:
+                    await anyio.sleep(0.01)
+            ends, goes_on = (first, second) if len(first.scheduler) else (second, first)
+            ends.scope.cancel()
+            await held_by(goes_on)
+            await it.delivered()
+        assert [result.order_id for result in goes_on.results] == [order.order_id]
+        assert len(it.cancel_ages()) == 1
+
+
+async def test_an_order_that_a_bot_left_is_found_by_a_sweep(dsn: str) -> None:
+    """A bot created it, and died before it added it or claimed it."""
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        await it.order(metadata=METADATA)
+        await it.clock.sleep(11)
+        assert await it.wake_ups() == []
+        async with running(worker):
+            await it.delivered()
+        assert [result.metadata for result in worker.results] == [METADATA]
+
+
+async def test_an_order_that_was_just_created_is_left_to_who_created_it(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        order = await it.order()
+        async with running(worker):
+            result = await it.client.code_or_refund(order, timeout=200)
+        assert result.refunded
+        assert worker.results == []
+        assert len(it.cancel_ages()) == 1
+
+
+async def test_a_result_that_was_not_delivered_comes_in_another_worker(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        first, second = it.worker(), it.worker()
+        order = await it.order()
+        await first.scheduler.add(order)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.scheduler.run)  # without a loop over its results
+            with anyio.fail_after(10):
+                while not await first.journal.undelivered():
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        async with running(second):
+            await it.delivered()
+        assert [result.order_id for result in second.results] == [order.order_id]
+        assert len(it.cancel_ages()) == 1
+
+
+async def test_early_double_and_stale_wake_ups_are_harmless(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        workers = [it.worker() for _ in range(2)]
+        order = await it.order()
+        await workers[0].scheduler.add(order)
+        (entry,) = await it.entries()
+        connection = await connect(dsn)
+        try:
+            async with running(*workers):
+                for key in ("absent", *[entry.key] * 20):
+                    await queue.add(connection, it.schema, it.client.base_url, [key])
+                    await anyio.sleep(0.02)
+                await it.delivered()
+                await queue.add(connection, it.schema, it.client.base_url, [entry.key])
+                with anyio.fail_after(10):
+                    while await it.wake_ups():
+                        await anyio.sleep(0.01)
+        finally:
+            await connection.close()
+        assert len(it.cancel_ages()) == 1
+        assert sum(len(worker.results) for worker in workers) == 1
+
+
+async def test_no_more_orders_are_claimed_than_a_worker_may_have(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedulers, "MOST_CLAIMED", 3)
+    monkeypatch.setattr(schedulers, "_LOOK", 0.05)
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        for _ in range(8):
+            await worker.scheduler.add(await it.order())
+        async with running(worker):
+            await held_by(worker, 3)
+            assert len(await it.wake_ups()) == 5
+            await it.delivered(8)
+
+
+async def test_a_sweep_goes_on_until_all_have_a_wake_up(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_AT_ONCE", 3)
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        for _ in range(10):
+            await it.order()
+        await it.clock.sleep(11)
+        async with running(worker):
+            await it.delivered(10)
+
+
+async def test_another_workers_order_is_dropped_when_its_claim_is_lost(dsn: str) -> None:
+    """As after a stop that was longer than the lease."""
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        order = await it.order()
+        await worker.scheduler.add(order, timeout=600)
+        async with running(worker):
+            await held_by(worker)
+            now = datetime.fromtimestamp(it.clock.now(), UTC)
+            take: list[JournalChange] = [
+                release_claim(entry.claimed_by or "") for entry in await it.entries()
+            ]
+            take.append(claim("another", now, has_died=lambda _: False))
+            await it.journals[0].update([(order.order_id, change) for change in take])
+            with anyio.fail_after(10):
+                while len(worker.scheduler):
+                    await anyio.sleep(0.01)
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+async def test_run_says_so_where_there_are_no_tables(dsn: str) -> None:
+    journal = PostgresJournal(dsn, schema="nothing_here")
+    async with journal, Sms4SatsClient(journal=journal) as client:
+        with pytest.raises(JournalError, match="run `sms4sats postgres init`"):
+            await PostgresScheduler(client).run()
+
+
+async def test_run_ends_when_the_client_is_closed(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        await worker.scheduler.add(await it.order())
+        await worker.client.aclose()
+        with pytest.raises(ClientStateError), anyio.fail_after(10):
+            await worker.scheduler.run()
+        (entry,) = await it.entries()
+        assert (entry.pending, entry.claimed_by) == (True, None)
+
+
+def test_trio_is_refused() -> None:
+    async def run() -> None:
+        client = Sms4SatsClient(journal=PostgresJournal("postgresql://host/name"))
+        with pytest.raises(JournalError, match="asyncio only"):
+            await PostgresScheduler(client).run()
+
+    anyio.run(run, backend="trio")
+
+
+async def test_an_error_of_add_has_the_order_id(dsn: str) -> None:
+    async with PostgresJournal(dsn, schema="nothing_here") as journal:
+        scheduler = PostgresScheduler(Sms4SatsClient(journal=journal))
+        with pytest.raises(JournalError) as caught:
+            await scheduler.add("4")
+        assert caught.value.order_id == "4"
+
+
+async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet(dsn, attrs.evolve(CODE, code_delay=200)) as it:
+        outage = Outage(dsn, monkeypatch)
+        worker = it.worker()
+        order = await it.order()
+        await worker.scheduler.add(order, timeout=600)
+        async with running(worker):
+            await held_by(worker)
+            await outage.begin()
+            with anyio.fail_after(20):
+                while not worker.scheduler._store.order_ids:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                    await anyio.sleep(0.01)
+            outage.on = False
+            await it.delivered()
+        assert [result.code for result in worker.results] == ["007"]
+        assert it.events_of(JournalFailed)
+        (entry,) = await it.entries()
+        assert (entry.code, entry.outcome) == ("007", OrderOutcome.CODE_RECEIVED)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from sms4sats_async.journal import JournalChange, JournalEntry
+    from sms4sats_async.results import OrderResult
 
     from .journal import Follow, Pairs
     from .schema import Connection
@@ -60,7 +61,8 @@ class PostgresScheduler(OrderScheduler):
     its claims end if not, after 90 seconds at the latest.
 
     A result comes in the worker that drove the order, so read `results()` in each. A process that
-    only adds or removes orders needs no `run`. `run` survives an outage of the database.
+    only adds or removes orders needs no `run`. `run` and `results` survive an outage of the
+    database.
 
     Args:
         client: The client to send with; its journal is a `PostgresJournal`. You own both.
@@ -255,6 +257,17 @@ class PostgresScheduler(OrderScheduler):
             self._queue.add(queued, soon=entry.undelivered)
         if removed:
             await recorder.write(removed)
+
+    async def _acknowledge(self, result: OrderResult) -> None:
+        """Record that a result was received; wait for the end of an outage, as the loop does."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await super()._acknowledge(result)
+            except JournalError as error:
+                self._context.recorder.complain(result.order_id, error)
+            await anyio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
 
     # --- messages ---------------------------------------------------------------------------------
 
