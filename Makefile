@@ -49,9 +49,9 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
-# Two minutes. The output of the tests that passed says where each kill fell.
-torture: $(VENV)/.dev ## Kill a bot 200 times, and count what became of the money
-	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
+# The output of the tests that passed says where each kill fell, and what became of the orders.
+torture: $(VENV)/.dev ## Kill bots and workers 200 times, and count what became of the money
+	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py tests/test_postgres_faults.py
 
 docs: $(VENV)/.dev ## Build the documentation: docs/_build/html/index.html
 	@$(PY) tools/draw_demo.py

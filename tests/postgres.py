@@ -64,8 +64,9 @@ class Server:
             user=self._server.system_user,
         )
 
-    def stop(self) -> None:
-        self._server.stop()
+    def start(self) -> None:
+        """Start it again, in the same place."""
+        self._server.ensure_postgres_running()
 
 
 @contextmanager
