@@ -1,0 +1,212 @@
+"""The programs in examples/ that drive orders on many machines, or with another engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import pytest
+
+pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from pgqueuer import PgQueuer
+from pgqueuer.queries import Queries
+
+from examples import engine_apscheduler, engine_pgqueuer, worker
+from sms4sats_async import (
+    JournalError,
+    MemoryJournal,
+    Order,
+    OrderError,
+    OrderOutcome,
+    OrderResult,
+    Sms4SatsClient,
+    Sms4SatsError,
+)
+from sms4sats_async._clock import SystemClock
+from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
+from sms4sats_async.simulator import Behaviour, Simulator
+from sms4sats_async.testing import http_client
+from tests.postgres import connect
+
+WORKER = Path(__file__).resolve().parent.parent / "examples" / "worker.py"
+
+SOON = Behaviour(pay_delay=0, number_delay=0, code_delay=None)
+"""The code arrives when a test says so."""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
+
+Answers = list[OrderResult | Sms4SatsError]
+
+
+@asynccontextmanager
+async def pgqueuer(client: Sms4SatsClient, dsn: str, answers: Answers) -> AsyncGenerator[Any]:
+    connection, other = await connect(dsn), await connect(dsn)
+    queries = Queries.from_asyncpg_connection(other)
+    if not await queries.schema_is_installed():
+        await queries.install()
+    engine = PgQueuer.from_asyncpg_connection(connection)
+    engine_pgqueuer.register(engine, queries, client, answers.append)
+    running = asyncio.create_task(engine.run())
+    try:
+        yield lambda order_id: engine_pgqueuer.start(queries, order_id)
+    finally:
+        engine.shutdown.set()
+        await running
+        await connection.close()
+        await other.close()
+
+
+@asynccontextmanager
+async def apscheduler(client: Sms4SatsClient, _dsn: str, answers: Answers) -> AsyncGenerator[Any]:
+    engine = AsyncIOScheduler()
+    engine.start()
+    steps = engine_apscheduler.Steps(engine, client, answers.append)
+
+    async def start(order_id: str) -> None:
+        steps.plan(order_id, datetime.now(UTC))
+
+    try:
+        yield start
+    finally:
+        engine.shutdown(wait=False)
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    with anyio.fail_after(20):
+        while not is_so():  # noqa: ASYNC110 - another library tells no event
+            await anyio.sleep(0.01)
+
+
+class HastyClient(Sms4SatsClient):
+    """A client whose steps are due soon, because an engine has no clock of a test.
+
+    Attributes:
+        steps: What each step returned.
+        error: What the next step raises.
+    """
+
+    steps: list[OrderResult | datetime]
+    error: Sms4SatsError | None = None
+
+    async def advance_order(self, order: Order | str) -> OrderResult | datetime:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        step = await super().advance_order(order)
+        self.steps.append(step)
+        soon = datetime.now(UTC) + timedelta(seconds=0.05)
+        return soon if isinstance(step, datetime) else step
+
+
+def client_of(simulator: Simulator) -> HastyClient:
+    client = HastyClient(http_client=http_client(simulator), journal=MemoryJournal())
+    client.steps = []
+    return client
+
+
+@pytest.mark.parametrize("engine", [pgqueuer, apscheduler])
+async def test_an_engine_drives_an_order_step_by_step(
+    dsn: str, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (engine_pgqueuer, engine_apscheduler):
+        monkeypatch.setattr(module, "OUTAGE", timedelta(0))
+    simulator, answers = Simulator(SOON, clock=SystemClock()), Answers()
+    client = client_of(simulator)
+    order = await client.create_order(187, "tg", metadata={"chat": "42"})
+    client.error = JournalError("the database is away")
+    async with engine(client, dsn, answers) as start:
+        await start(order.order_id)
+        await until(lambda: len(client.steps) >= 2)
+        assert answers == []
+        simulator.deliver_code(order.order_id, "007")
+        await until(lambda: answers)
+    (result,) = answers
+    assert isinstance(result, OrderResult)
+    assert (result.code, result.metadata) == ("007", {"chat": "42"})
+    assert client.steps[-1] == result
+
+
+@pytest.mark.parametrize("engine", [pgqueuer, apscheduler])
+async def test_an_engine_reports_an_unknown_end_once(dsn: str, engine: Any) -> None:
+    answers = Answers()
+    client = client_of(Simulator(SOON, clock=SystemClock()))
+    order = await client.create_order(187, "tg")
+    client.error = OrderError("the end is unknown")
+    async with engine(client, dsn, answers) as start:
+        await start(order.order_id)
+        await until(lambda: answers)
+    assert [str(answer) for answer in answers] == [str(OrderError("the end is unknown"))]
+
+
+# --- a worker -------------------------------------------------------------------------------------
+
+
+def test_a_worker_answers_each_order_until_it_is_ended(dsn: str) -> None:
+    """Two workers, of which one is ended, and a bot that only adds orders."""
+    simulator = Simulator(SOON, clock=SystemClock())
+
+    async def add(root: str) -> None:
+        async with (
+            PostgresJournal(dsn) as journal,
+            Sms4SatsClient(base_url=root, journal=journal) as client,
+        ):
+            await journal.create_schema()
+            scheduler = PostgresScheduler(client)
+            for chat in range(4):
+                order = await client.create_order(187, "tg", metadata={"chat": str(chat)})
+                simulator.deliver_code(order.order_id, f"00{chat}")
+                await scheduler.add(order, timeout=600)
+
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(simulator.serve()) as root,
+    ):
+        portal.call(add, root)
+        settings = {"SMS4SATS_POSTGRES_DSN": dsn, "SMS4SATS_BASE_URL": root}
+        with subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, str(WORKER)],
+            env=os.environ | settings | {"PYTHONPATH": str(WORKER.parent.parent)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            lines = {process.stdout.readline() for _ in range(4)}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    assert lines == {f"chat {chat}: code 00{chat}\n" for chat in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "line"),
+    [
+        (OrderOutcome.CANCELLED, None, "chat 42: refunded"),
+        (OrderOutcome.MESSAGE_SENT, None, "chat 42: the message was sent"),
+        (None, OrderError("the end is unknown"), "chat 42: the end is unknown"),
+    ],
+)
+async def test_a_worker_answers_what_happened(
+    capsys: pytest.CaptureFixture[str],
+    outcome: OrderOutcome | None,
+    error: OrderError | None,
+    line: str,
+) -> None:
+    await worker.answer(OrderResult("4", outcome, error=error, metadata={"chat": "42"}))
+    assert capsys.readouterr().out.startswith(line)
