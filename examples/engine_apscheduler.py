@@ -8,8 +8,7 @@ journal.
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from typing import Any
 
 from sms4sats_async import JournalError, OrderResult, Sms4SatsClient, Sms4SatsError
 
@@ -20,14 +19,14 @@ class Steps:
     """The steps of orders, as jobs.
 
     Args:
-        engine: The engine.
+        engine: The engine, an `AsyncIOScheduler` of APScheduler 3.
         client: The client. Its journal knows the orders.
         answer: Takes each result; an error, if the end of an order is unknown.
     """
 
     def __init__(
         self,
-        engine: AsyncIOScheduler,
+        engine: Any,  # noqa: ANN401 - it has no types
         client: Sms4SatsClient,
         answer: Callable[[OrderResult | Sms4SatsError], None],
     ) -> None:

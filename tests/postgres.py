@@ -4,30 +4,30 @@
 there, and touch no other.
 """
 
-from __future__ import annotations
-
 import asyncio
+import inspect
 import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from sms4sats_async.postgres import PostgresJournal, connection
+from sms4sats_async.postgres import PostgresJournal
 from sms4sats_async.postgres import journal as journals
 
 SYSTEM_DSN = os.environ.get("SMS4SATS_TEST_POSTGRES_DSN")
 """Read before a fixture removes the variables of the user."""
 
-connect: Any = asyncpg.connect
+_asyncpg: Any = asyncpg  # it has no types
+connect = _asyncpg.connect
 
 
 class Server:
@@ -108,7 +108,7 @@ class Outage:
         self.dsn = dsn
         self.on = False
         self.refused = 0
-        monkeypatch.setattr(connection.asyncpg, "connect", self.connect)
+        monkeypatch.setattr(asyncpg, "connect", self.connect)
         monkeypatch.setattr(journals, "_OUTAGE", 0.05)
         monkeypatch.setattr(journals, "_LONGEST_DELAY", 0.05)
 
@@ -124,8 +124,7 @@ class Outage:
 
     async def ended(self, journal: PostgresJournal) -> None:
         """Wait until what is kept is written."""
-        while journal._updates:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-            await anyio.sleep(0.01)
+        await until(lambda: not journal._updates)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     async def break_connections(self) -> None:
         await fetch(
@@ -133,3 +132,13 @@ class Outage:
             "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity "
             "WHERE application_name = 'sms4sats' AND datname = current_database()",
         )
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait for what other tasks and the server do: for a value that is true, or a coroutine's."""
+    with anyio.fail_after(20):
+        while True:
+            found = is_so()
+            if await found if inspect.isawaitable(found) else found:
+                return
+            await anyio.sleep(0.01)

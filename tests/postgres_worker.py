@@ -38,8 +38,8 @@ async def main(name: str, root: str, dsn: str, schema: str, *numbers: str) -> No
     if alone:
         _process._machine = lambda: name  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     # What is measured in real time runs as fast as the clock.
-    schedulers._SWEEP /= speed  # type: ignore[misc] # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
-    schedulers._LOOK /= speed  # type: ignore[misc] # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
+    schedulers._SWEEP /= speed  # type: ignore[misc] # noqa: SLF001
+    schedulers._LOOK /= speed  # type: ignore[misc] # noqa: SLF001
     async with (
         PostgresJournal(dsn, schema=schema) as journal,
         httpx.AsyncClient(event_hooks={"request": [partial(sign, name)]}) as http_client,

@@ -1527,7 +1527,7 @@ def options_of_all() -> Iterator[tuple[str, str]]:
 def test_every_command_speaks_json() -> None:
     names = """
         price countries services order status watch code cancel send balance history fund pending
-        resume simulator demo
+        resume simulator demo postgres
     """
     assert {name for name, option in options_of_all() if option == "--json"} == {*names.split()}
 

@@ -1,15 +1,14 @@
 """The programs in examples/ that drive orders on many machines, or with another engine."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers import (  # pyright: ignore[reportMissingTypeStubs]
+    asyncio as schedulers,
+)
 from pgqueuer import PgQueuer
 from pgqueuer.queries import Queries
 
@@ -38,7 +39,7 @@ from sms4sats_async._clock import SystemClock
 from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
 from sms4sats_async.simulator import Behaviour, Simulator
 from sms4sats_async.testing import http_client
-from tests.postgres import connect
+from tests.postgres import connect, until
 
 WORKER = Path(__file__).resolve().parent.parent / "examples" / "worker.py"
 
@@ -66,7 +67,7 @@ async def pgqueuer(client: Sms4SatsClient, dsn: str, answers: Answers) -> AsyncG
     engine_pgqueuer.register(engine, queries, client, answers.append)
     running = asyncio.create_task(engine.run())
     try:
-        yield lambda order_id: engine_pgqueuer.start(queries, order_id)
+        yield partial(engine_pgqueuer.start, queries)
     finally:
         engine.shutdown.set()
         await running
@@ -76,7 +77,7 @@ async def pgqueuer(client: Sms4SatsClient, dsn: str, answers: Answers) -> AsyncG
 
 @asynccontextmanager
 async def apscheduler(client: Sms4SatsClient, _dsn: str, answers: Answers) -> AsyncGenerator[Any]:
-    engine = AsyncIOScheduler()
+    engine: Any = schedulers.AsyncIOScheduler()
     engine.start()
     steps = engine_apscheduler.Steps(engine, client, answers.append)
 
@@ -89,12 +90,6 @@ async def apscheduler(client: Sms4SatsClient, _dsn: str, answers: Answers) -> As
         engine.shutdown(wait=False)
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    with anyio.fail_after(20):
-        while not is_so():  # noqa: ASYNC110 - another library tells no event
-            await anyio.sleep(0.01)
-
-
 class HastyClient(Sms4SatsClient):
     """A client whose steps are due soon, because an engine has no clock of a test.
 
@@ -103,8 +98,10 @@ class HastyClient(Sms4SatsClient):
         error: What the next step raises.
     """
 
-    steps: list[OrderResult | datetime]
-    error: Sms4SatsError | None = None
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.steps: list[OrderResult | datetime] = []
+        self.error: Sms4SatsError | None = None
 
     async def advance_order(self, order: Order | str) -> OrderResult | datetime:
         error, self.error = self.error, None
@@ -117,9 +114,7 @@ class HastyClient(Sms4SatsClient):
 
 
 def client_of(simulator: Simulator) -> HastyClient:
-    client = HastyClient(http_client=http_client(simulator), journal=MemoryJournal())
-    client.steps = []
-    return client
+    return HastyClient(http_client=http_client(simulator), journal=MemoryJournal())
 
 
 @pytest.mark.parametrize("engine", [pgqueuer, apscheduler])

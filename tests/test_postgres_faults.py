@@ -5,8 +5,6 @@ service runs here, over a real socket. All use one clock that runs faster than r
 `TORTURE=200` does 200 rounds of each fault.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import secrets
@@ -18,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -27,16 +26,13 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
-from sms4sats_async import OrderOutcome, Sms4SatsClient
+from collections.abc import Coroutine, Sequence
+
+from sms4sats_async import JournalEntry, OrderOutcome, Sms4SatsClient
 from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
 from sms4sats_async.simulator import Behaviour, Holder, Simulator, StateError
 from tests.crash_bot import SharedClock
 from tests.postgres import Server, execute, fetch
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
-    from sms4sats_async import JournalEntry
 
 ROUNDS = int(os.environ.get("TORTURE", "2"))
 PART = 8
@@ -50,7 +46,7 @@ SHORTLY = 1.0
 """Real seconds by which the measured clocks of two machines may differ and count as one."""
 
 LEFT = 55.0
-"""Seconds that a claim lasts at least when a cancel is sent under it, less the time of a request."""
+"""Seconds that a claim lasts at least when a cancel is sent, less the time of a request."""
 
 WORKER = Path(__file__).with_name("postgres_worker.py")
 LIFE = 90.0
@@ -60,7 +56,9 @@ LIFE = 90.0
 class Worker:
     """A worker process, and what it said."""
 
-    def __init__(self, scene: Scene, name: str, *, ahead: float = 0.0, alone: bool = False) -> None:
+    def __init__(
+        self, scene: "Scene", name: str, *, ahead: float = 0.0, alone: bool = False
+    ) -> None:
         self.name = name
         self.ready = threading.Event()
         times = (scene.speed, scene.epoch, scene.origin, ahead, float(alone))
@@ -197,7 +195,7 @@ class Scene:
                 cancels.setdefault(order_id, []).append((request.time, request.headers["x-worker"]))
         twice = 0
         for sent in cancels.values():
-            for (before, first), (after, second) in zip(sent, sent[1:], strict=False):
+            for (before, first), (after, second) in pairwise(sent):
                 if first != second:
                     twice += 1
                     died = self.ended.get(first, after) < after

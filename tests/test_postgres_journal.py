@@ -1,16 +1,16 @@
 """The journal in PostgreSQL, on a real server."""
 
-from __future__ import annotations
-
 import asyncio
+import importlib
 import secrets
+import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +19,7 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
-from sms4sats_async import InvalidArgumentError, JournalError, RequestOutcome
+from sms4sats_async import InvalidArgumentError, JournalError, OrderJournal, RequestOutcome
 from sms4sats_async.journal.entry import (
     LEASE,
     acknowledge,
@@ -47,9 +47,7 @@ from tests.journal_contract import (
     status_of,
 )
 from tests.postgres import Outage, execute
-
-if TYPE_CHECKING:
-    from sms4sats_async import OrderJournal
+from tests.simulated import Simulated
 
 pytestmark = pytest.mark.anyio
 
@@ -87,25 +85,32 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Opened:
+    """What `open` opened last."""
+
+    dsn = ""
+    folder = Path()
+
+
+OPENED = Opened()
+
+
 class TestPostgresJournal(StoredJournalContract):
     """The contract of every journal; another folder is an empty table."""
 
-    dsn = ""
-    last = Path()
-
     @pytest.fixture(autouse=True)
-    @classmethod
-    def _server(cls, dsn: str) -> None:
-        cls.dsn = dsn
+    @staticmethod
+    def _server(dsn: str) -> None:
+        OPENED.dsn = dsn
 
-    @classmethod
+    @staticmethod
     @asynccontextmanager
-    async def open(cls, folder: Path) -> AsyncGenerator[OrderJournal]:  # type: ignore[override]
-        async with PostgresJournal(cls.dsn) as journal:
+    async def open(folder: Path) -> AsyncGenerator[OrderJournal]:
+        async with PostgresJournal(OPENED.dsn, schema="contract") as journal:
             await journal.create_schema()
-            if folder != cls.last:
-                await execute(cls.dsn, "TRUNCATE sms4sats.orders RESTART IDENTITY")
-                cls.last = folder
+            if folder != OPENED.folder:
+                await execute(OPENED.dsn, "TRUNCATE contract.orders RESTART IDENTITY")
+                OPENED.folder = folder
             yield journal
 
 
@@ -131,7 +136,7 @@ async def test_tables_of_another_version_are_an_error(
 ) -> None:
     async with PostgresJournal(dsn, schema=schema) as journal:
         await journal.create_schema()
-        await execute(dsn, f"UPDATE {schema}.version SET version = {version}")
+        await execute(dsn, f"UPDATE {schema}.version SET version = {version}")  # noqa: S608
         for call in (journal.pending(), journal.update([add_order(1)]), journal.create_schema()):
             with pytest.raises(JournalError, match=f"version is {version}, .* needs 1; {advice}"):
                 await call
@@ -196,7 +201,7 @@ async def test_a_text_that_no_table_can_hold_costs_no_code(journal: PostgresJour
 
 async def test_a_damaged_row_is_an_error(dsn: str, schema: str, journal: PostgresJournal) -> None:
     await journal.update([add_order(1)])
-    await execute(dsn, f"UPDATE {schema}.orders SET state = 'nonsense'")
+    await execute(dsn, f"UPDATE {schema}.orders SET state = 'nonsense'")  # noqa: S608
     with pytest.raises(JournalError, match="it is damaged"):
         await journal.pending()
 
@@ -367,6 +372,20 @@ async def test_what_was_to_be_written_in_an_outage_is_kept_and_written_in_its_or
     assert (entry.codes, entry.delivered_at) == (("0042", "0043"), LATER)
 
 
+async def test_an_order_that_was_not_requested_leaves_no_entry_after_the_outage(
+    journal: PostgresJournal, outage: Outage
+) -> None:
+    it = Simulated(journal=journal)
+    await it.order()
+    await outage.begin()
+    with pytest.raises(JournalError):
+        await it.order()
+    assert it.requests() == ["/createorder"]
+    outage.on = False
+    await outage.ended(journal)
+    assert len(await journal.history()) == 1
+
+
 async def test_too_much_is_not_kept(
     journal: PostgresJournal, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,3 +546,35 @@ async def test_a_measurement_during_which_the_process_stood_still_does_not_count
         patch.setattr(connection, "time", FakeTime(lambda: clock[0]))
         await shift.measure(cast("Any", Stopped()))
     assert shift.microseconds == 0
+
+
+# --- connections, and the extra -------------------------------------------------------------------
+
+
+async def test_a_lost_connection_can_be_closed() -> None:
+    class Lost:
+        is_terminated = False
+
+        async def close(self, *, timeout: float) -> None:
+            raise ConnectionResetError(timeout)
+
+        def terminate(self) -> None:
+            self.is_terminated = True
+
+    lost, link = Lost(), connection.Link("postgresql://host/name")
+    link._connection = cast("Any", lost)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    await link.close()
+    assert lost.is_terminated
+    await link.close()
+
+
+@pytest.mark.parametrize("missing", ["asyncpg", "pgqueuer"])
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in [*sys.modules]:
+        if name.startswith(("sms4sats_async.postgres", f"{missing}.")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"pip install 'sms4sats-async\[postgres\]'"):
+        importlib.import_module("sms4sats_async.postgres")

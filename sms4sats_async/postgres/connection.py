@@ -6,7 +6,7 @@ import asyncio  # asyncpg runs on asyncio only
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from sms4sats_async._redact import quote
 from sms4sats_async.errors import JournalError

@@ -1,29 +1,22 @@
 """A journal in PostgreSQL, for many processes on many machines."""
 
-from __future__ import annotations
-
 import asyncio  # asyncpg runs on asyncio only
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeVar
 
 from sms4sats_async._validate import aware, whole_number
 from sms4sats_async._validate import text as as_text
 from sms4sats_async.errors import JournalError
+from sms4sats_async.journal import JournalChange, JournalEntry
 from sms4sats_async.journal.memory import MemoryJournal, entries_of, holding
 from sms4sats_async.journal.rows import LARGEST, microseconds
 
 from .connection import ClockShift, Link, connect, explained, is_passing
 from .queue import install
-from .schema import Statements, checked_name, entry_for, row_for, storable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime
-    from types import TracebackType
-
-    from sms4sats_async.journal import JournalChange, JournalEntry
-
-    from .schema import Connection
+from .schema import Connection, Statements, checked_name, entry_for, row_for, storable
 
 T = TypeVar("T")
 
@@ -49,7 +42,7 @@ _ABSENT_LOCK: Final = (
 )
 """Of 64 locks those that stand for some names; the first number says that they are ours."""
 
-Pairs = list[tuple["JournalEntry | None", "JournalEntry | None"]]
+Pairs = list[tuple[JournalEntry | None, JournalEntry | None]]
 
 
 class Follow(Protocol):
@@ -299,20 +292,27 @@ class PostgresJournal:
         """
         self._begin()
         async with self._reader.lock:
-            for is_last in (False, True):
+            try:
                 try:
-                    connection = await self._reader.connected()
-                    await self._shift.measure(connection)
-                    return await query(connection)
-                except JournalError:
-                    raise
-                except BaseException as error:
-                    self._reader.drop()
-                    if not isinstance(error, Exception):
+                    return await self._ask(query)
+                except Exception as error:
+                    if not is_passing(error):
                         raise
-                    if is_last or not is_passing(error):
-                        raise explained(error, "cannot be used") from error
-        raise AssertionError  # the last attempt returns or raises
+                # The connection may have been lost since it was used last.
+                return await self._ask(query)
+            except JournalError:
+                raise
+            except Exception as error:
+                raise explained(error, "cannot be used") from error
+
+    async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            connection = await self._reader.connected()
+            await self._shift.measure(connection)
+            return await query(connection)
+        except BaseException:
+            self._reader.drop()
+            raise
 
     def _begin(self) -> None:
         """Refuse another event loop than asyncio's, and than the one that was used first.
@@ -421,18 +421,18 @@ class PostgresJournal:
 
     async def _load(self, connection: Connection, updates: Sequence[_Update]) -> MemoryJournal:
         """Return the entries that the updates refer to, which stay locked."""
-        shift = self._shift.microseconds
         names = {reference for update in updates for reference, _ in update.changes}
-        entries: list[JournalEntry] = []
-        for is_last in (False, True):
-            rows = await connection.fetch(self._statements.lock, list(names))
-            entries = [entry_for(row, shift) for row in rows]
-            absent = names - {name for entry in entries for name in (entry.key, entry.order_id)}
-            if is_last or not absent:
-                break
+        entries = await self._lock(connection, names)
+        absent = names - {name for entry in entries for name in (entry.key, entry.order_id)}
+        if absent:
             # A row that does not exist cannot be locked. Two processes must not both add it.
             await connection.execute(_ABSENT_LOCK, list(absent))
+            entries = await self._lock(connection, names)
         return holding(entries)
+
+    async def _lock(self, connection: Connection, names: Iterable[str]) -> list[JournalEntry]:
+        rows = await connection.fetch(self._statements.lock, list(names))
+        return [entry_for(row, self._shift.microseconds) for row in rows]
 
 
 def _kept(error: Exception) -> JournalError:

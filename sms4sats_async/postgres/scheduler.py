@@ -1,11 +1,10 @@
 """A scheduler for any number of workers: each drives the orders that it has claimed."""
 
-from __future__ import annotations
-
 import random
 import time
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 import attrs
@@ -18,24 +17,18 @@ from sms4sats_async._orders.steps import OrderContext, claim_if_ours
 from sms4sats_async._process import has_died
 from sms4sats_async.client import Sms4SatsClient, order_context
 from sms4sats_async.errors import InvalidArgumentError, JournalError
+from sms4sats_async.journal import JournalChange, JournalEntry
 from sms4sats_async.journal.entry import both, defer, record_intent, release_claim
 from sms4sats_async.journal.recorder import Recorder
 from sms4sats_async.journal.rows import microseconds
 from sms4sats_async.models import Order
+from sms4sats_async.results import OrderResult
 from sms4sats_async.scheduler import OrderScheduler
 
 from . import queue
 from .connection import Link, explained
-from .journal import PostgresJournal
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from sms4sats_async.journal import JournalChange, JournalEntry
-    from sms4sats_async.results import OrderResult
-
-    from .journal import Follow, Pairs
-    from .schema import Connection
+from .journal import Follow, Pairs, PostgresJournal
+from .schema import Connection
 
 MOST_CLAIMED: Final = 20_000
 """Orders that one worker claims at most. The others wait for another worker, or for their turn."""
@@ -186,8 +179,8 @@ class PostgresScheduler(OrderScheduler):
             with anyio.CancelScope(shield=True):
                 await self._queue.release()  # what was claimed last
                 await self._link.close()
-        if failure is not None:
-            raise failure
+        assert failure is not None  # noqa: S101 - it runs until it fails or is cancelled
+        raise failure
 
     async def _claim_orders(self) -> None:
         """Claim orders for which there is a wake-up, and sweep for orders without one."""

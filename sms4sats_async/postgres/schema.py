@@ -41,13 +41,12 @@ _TABLES: Final = (
     """CREATE INDEX orders_undelivered ON {0}.orders (created_at)
        WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL""",
     "CREATE TABLE {0}.version (version integer NOT NULL)",
-    f"INSERT INTO {{0}}.version VALUES ({SCHEMA_VERSION})",
+    f"INSERT INTO {{0}}.version VALUES ({SCHEMA_VERSION})",  # noqa: S608 - a constant
 )
 
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 """A schema that needs no quotes, short enough for the names that are made of it."""
 
-# Not one of a time, which would look like a moment of a claim.
 _HELP: Final = "run `sms4sats postgres init`, or call create_schema()"
 
 
