@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, progress, simulator, testing
+from sms4sats_async import Sms4SatsClient, postgres, progress, simulator, testing
 from sms4sats_async._http import endpoints as _operations
 from sms4sats_async._http.endpoints import Operation
 
@@ -55,6 +55,7 @@ def test_reference_describes_every_public_name_once() -> None:
     expected = [
         *(f"sms4sats_async.{name}" for name in sms4sats_async.__all__),
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
+        *(f"sms4sats_async.postgres.{name}" for name in postgres.__all__),
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
         *(f"sms4sats_async.testing.{name}" for name in testing.__all__),

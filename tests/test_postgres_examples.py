@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import pytest
+import yaml
 
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
@@ -24,7 +26,7 @@ from apscheduler.schedulers import (  # pyright: ignore[reportMissingTypeStubs]
 from pgqueuer import PgQueuer
 from pgqueuer.queries import Queries
 
-from examples import engine_apscheduler, engine_pgqueuer, worker
+from examples import bot, engine_apscheduler, engine_pgqueuer, worker
 from sms4sats_async import (
     JournalError,
     MemoryJournal,
@@ -39,9 +41,10 @@ from sms4sats_async._clock import SystemClock
 from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
 from sms4sats_async.simulator import Behaviour, Simulator
 from sms4sats_async.testing import http_client
-from tests.postgres import connect, until
+from tests.postgres import connect, execute, fetch, until
 
-WORKER = Path(__file__).resolve().parent.parent / "examples" / "worker.py"
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+DOCS = EXAMPLES.parent / "docs"
 
 SOON = Behaviour(pay_delay=0, number_delay=0, code_delay=None)
 """The code arrives when a test says so."""
@@ -151,42 +154,78 @@ async def test_an_engine_reports_an_unknown_end_once(dsn: str, engine: Any) -> N
     assert [str(answer) for answer in answers] == [str(OrderError("the end is unknown"))]
 
 
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def test_the_queries_of_the_metrics_run(dsn: str) -> None:
+    queries = re.findall(
+        r"^```sql\n(.*?)^```", (DOCS / "metrics.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+    async def ask() -> list[dict[str, Any]]:
+        async with PostgresJournal(dsn) as journal:
+            await journal.create_schema()
+            await execute(dsn, "TRUNCATE sms4sats.orders, sms4sats.pgqueuer")
+            client = Sms4SatsClient(http_client=http_client(Simulator()), journal=journal)
+            await client.create_order(187, "tg")
+            scheduler = PostgresScheduler(client)
+            await scheduler.add(await client.create_order(187, "tg"))
+        return [dict(row) for query in queries for row in await fetch(dsn, query)]
+
+    depth, pending = anyio.run(ask)
+    assert depth == {"sms4sats_queue_depth": 1}
+    assert pending.pop("sms4sats_oldest_pending_seconds") < 60
+    assert pending == {"sms4sats_pending": 2, "sms4sats_driven": 0}
+
+
+def test_the_compose_file_names_what_exists() -> None:
+    compose = yaml.safe_load((EXAMPLES / "compose.yaml").read_text("utf-8"))
+    program = compose["services"]["init"]["build"]["dockerfile_inline"]
+    (copied,) = re.findall(r"COPY (.*) /", program)
+    for name in copied.split():
+        assert (EXAMPLES / name).is_file()
+    started = [each.get("entrypoint", each.get("command")) for each in compose["services"].values()]
+    assert started == [
+        None,
+        ["sms4sats", "postgres", "init"],
+        ["python", "/worker.py"],
+        ["python", "/bot.py"],
+    ]
+
+
 # --- a worker -------------------------------------------------------------------------------------
 
 
-def test_a_worker_answers_each_order_until_it_is_ended(dsn: str) -> None:
-    """Two workers, of which one is ended, and a bot that only adds orders."""
+def test_a_worker_answers_the_orders_of_a_bot(dsn: str) -> None:
     simulator = Simulator(SOON, clock=SystemClock())
 
-    async def add(root: str) -> None:
-        async with (
-            PostgresJournal(dsn) as journal,
-            Sms4SatsClient(base_url=root, journal=journal) as client,
-        ):
+    async def create() -> None:
+        async with PostgresJournal(dsn) as journal:
             await journal.create_schema()
-            scheduler = PostgresScheduler(client)
-            for chat in range(4):
-                order = await client.create_order(187, "tg", metadata={"chat": str(chat)})
-                simulator.deliver_code(order.order_id, f"00{chat}")
-                await scheduler.add(order, timeout=600)
+        for chat in "12":
+            await bot.main(chat, "187", "tg")
 
     with (
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(simulator.serve()) as root,
+        pytest.MonkeyPatch.context() as patch,
     ):
-        portal.call(add, root)
-        settings = {"SMS4SATS_POSTGRES_DSN": dsn, "SMS4SATS_BASE_URL": root}
+        patch.setenv("SMS4SATS_POSTGRES_DSN", dsn)
+        patch.setenv("SMS4SATS_BASE_URL", root)
+        portal.call(create)
+        for order, code in zip(simulator.orders, ("001", "002"), strict=True):
+            simulator.deliver_code(order.order_id, code)
         with subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, str(WORKER)],
-            env=os.environ | settings | {"PYTHONPATH": str(WORKER.parent.parent)},
+            [sys.executable, str(EXAMPLES / "worker.py")],
+            env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
             assert process.stdout is not None
-            lines = {process.stdout.readline() for _ in range(4)}
+            lines = {process.stdout.readline() for _ in range(2)}
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
-    assert lines == {f"chat {chat}: code 00{chat}\n" for chat in range(4)}
+    assert lines == {"chat 1: code 001\n", "chat 2: code 002\n"}
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ _AT_ONCE: Final = 5_000
 """Wake-ups that are added in one transaction."""
 
 _FRESH: Final = 10 * 1_000_000
-"""Microseconds in which whoever created an order can claim it."""
+"""Microseconds in which the process that created an order can claim it."""
 
 _TOO_FAR: Final = (LEASE + CLOCK_DIFFERENCE) // timedelta(microseconds=1)
 
@@ -52,6 +52,7 @@ _LOST: Final = f"""
     WHERE {_OPEN} AND coalesce(base_url = $1, true) AND created_at < $2::bigint - {_FRESH}
     AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $2::bigint
          OR claimed_until > $2::bigint + {_TOO_FAR} OR claimed_by = ANY($3::text[]))
+    -- What is left alone is swept later.
     AND (finished_at IS NOT NULL OR coalesce(not_before <= $2::bigint, true)
          OR coalesce(code_deadline > $2::bigint, false))
     AND NOT EXISTS (SELECT FROM {{1}} WHERE dedupe_key = key)
@@ -107,7 +108,7 @@ async def take(connection: Connection, schema: str, root: str, most: int) -> Seq
 async def sweep(
     connection: Connection, schema: str, root: str, now: int, dead: Collection[str]
 ) -> bool:
-    """Add wake-ups for orders that nobody drives and that have none.
+    """Add wake-ups for orders that no worker drives and that have none.
 
     Args:
         connection: The database.

@@ -49,9 +49,9 @@ _LONGEST_DELAY: Final = 5.0
 class PostgresScheduler(OrderScheduler):
     """An `OrderScheduler` of which any number may run on one database, on any number of machines.
 
-    Each worker claims orders, drives them to their codes or refunds, and renews the claims. Orders
-    of a worker that died are driven by the others: at once if it ran on the same machine, and when
-    its claims end if not, after 90 seconds at the latest.
+    Each worker claims orders, drives them to their codes or refunds, and renews the claims. Others
+    go on with the orders of a worker that died, once its claims have ended. That is after 90
+    seconds at the latest, and at once on the same machine.
 
     A result comes in the worker that drove the order, so read `results()` in each. A process that
     only adds or removes orders needs no `run`. `run` and `results` survive an outage of the
