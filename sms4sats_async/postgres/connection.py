@@ -26,6 +26,8 @@ _LONGEST_STATEMENT: Final = 15.0
 
 _SETTINGS: Final = {
     "application_name": "sms4sats",
+    # Every statement has its index. A table that grew fast has no statistics yet that say so.
+    "enable_seqscan": "off",
     # A process that stands still must not keep its locks: the server ends its transaction.
     "idle_in_transaction_session_timeout": "4000",
     "lock_timeout": "4000",

@@ -41,23 +41,26 @@ _FRESH: Final = 10 * 1_000_000
 _TOO_FAR: Final = (LEASE + CLOCK_DIFFERENCE) // timedelta(microseconds=1)
 
 _ALONE: Final = "SELECT pg_try_advisory_xact_lock(1936029557, hashtext($1))"
-_OPEN: Final = "order_id IS NOT NULL AND delivered_at IS NULL"
-_DRIVERS: Final = (
-    f"SELECT DISTINCT claimed_by FROM {{0}}.orders WHERE {_OPEN} AND claimed_until >= $1 "  # noqa: S608
+_PENDING: Final = "order_id IS NOT NULL AND finished_at IS NULL"
+_UNDELIVERED: Final = "order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL"
+_DRIVERS: Final = " UNION ".join(
+    f"SELECT claimed_by FROM {{0}}.orders WHERE {each} AND claimed_until >= $1 "  # noqa: S608
     "AND claimed_by IS NOT NULL"
+    for each in (_PENDING, _UNDELIVERED)
 )
-# What is left alone until a later time has its wake-up then.
-_LOST: Final = f"""
-    SELECT key FROM {{0}}.orders
-    WHERE {_OPEN} AND coalesce(base_url = $1, true) AND created_at < $2::bigint - {_FRESH}
+_FREE: Final = f"""
+    coalesce(base_url = $1, true) AND created_at < $2::bigint - {_FRESH}
     AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $2::bigint
          OR claimed_until > $2::bigint + {_TOO_FAR} OR claimed_by = ANY($3::text[]))
-    -- What is left alone is swept later.
-    AND (finished_at IS NOT NULL OR coalesce(not_before <= $2::bigint, true)
-         OR coalesce(code_deadline > $2::bigint, false))
-    AND NOT EXISTS (SELECT FROM {{1}} WHERE dedupe_key = key)
+    AND NOT EXISTS (SELECT FROM {{1}} WHERE dedupe_key = key AND status IN ('queued', 'picked'))
     ORDER BY created_at LIMIT $4::bigint
-"""  # noqa: S608 - names that were checked
+"""
+# What is left alone is swept later.
+_DUE: Final = "(coalesce(not_before <= $2::bigint, true) OR code_deadline > $2::bigint)"
+_LOST: Final = (
+    f"(SELECT key FROM {{0}}.orders WHERE {_PENDING} AND {_DUE} AND {_FREE}) UNION ALL "  # noqa: S608
+    f"(SELECT key FROM {{0}}.orders WHERE {_UNDELIVERED} AND {_FREE})"
+)
 
 
 def wake_channel(schema: str) -> str:
@@ -134,7 +137,7 @@ async def sweep(
         )
         if rows:
             await add(connection, schema, root, [key for (key,) in rows])
-    return len(rows) == _AT_ONCE
+    return len(rows) >= _AT_ONCE
 
 
 async def drivers(connection: Connection, schema: str, now: int) -> Sequence[str]:

@@ -33,7 +33,7 @@ from .schema import Connection
 MOST_CLAIMED: Final = 20_000
 """Orders that one worker claims at most. The others wait for another worker, or for their turn."""
 
-_BATCH: Final = 500
+_BATCH: Final = 200
 """Orders that are claimed in one transaction."""
 
 _LOOK: Final = 5.0
@@ -184,19 +184,24 @@ class PostgresScheduler(OrderScheduler):
 
     async def _claim_orders(self) -> None:
         """Claim orders for which there is a wake-up, and sweep for orders without one."""
-        delay, sweep_at = 0.0, 0.0
+        delay, sweep_at, has_more = 0.0, 0.0, False
         while True:
             await anyio.sleep(delay)
             self._woken = anyio.Event()
-            most = min(_BATCH, MOST_CLAIMED - len(self))
+            # A worker that cannot keep up leaves what is free to others.
+            is_busy = self._queue.urgent > _BATCH or len(self) >= MOST_CLAIMED
+            most = 0 if is_busy else min(_BATCH, MOST_CLAIMED - len(self))
             try:
                 connection = await self._link.connected()
-                if time.monotonic() >= sweep_at:
-                    pause = _SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-                    sweep_at = time.monotonic() + (0 if await self._sweep(connection) else pause)
                 taken = await self._take(connection, most)
+                is_drained = len(taken) < most
                 self._due.update(taken)
                 await self._claim([*self._due][:AT_ONCE])
+                if (has_more and is_drained) or time.monotonic() >= sweep_at:
+                    # Not before the claims: what was taken has no wake-up any more.
+                    has_more = await self._sweep(connection)
+                    sweep_at = time.monotonic() + _SWEEP * random.uniform(0.8, 1.2)  # noqa: S311
+                    is_drained = is_drained and not has_more
             except Exception as error:  # noqa: BLE001 - an outage, which ends some time
                 self._link.drop()
                 if delay == 0:
@@ -206,12 +211,12 @@ class PostgresScheduler(OrderScheduler):
                 delay = min(max(_FIRST_DELAY, 2 * delay), _LONGEST_DELAY)
                 continue
             delay = 0.0
-            if len(taken) < max(most, 1) and not self._due and time.monotonic() < sweep_at:
-                with anyio.move_on_after(_LOOK):
+            if (is_busy or is_drained) and not self._due:
+                with anyio.move_on_after(_FIRST_DELAY if is_busy else _LOOK):
                     await self._woken.wait()
 
     async def _take(self, connection: Connection, most: int) -> Sequence[str]:
-        if most <= 0:
+        if most == 0:
             return []
         root = self._context.recorder.base_url
         return await queue.take(connection, self._journal.schema, root, most)
