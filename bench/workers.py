@@ -6,8 +6,12 @@ Started by run.py as `workers.py KIND ROOT PLACE ORDERS`. All orders are due at 
 - `postgres` is a worker, until its standard input ends.
 - `sqlite` is an `OrderScheduler` on the file at PLACE, until it has ended all orders.
 
-A scheduler writes one line: how many orders it has ended, its seconds of CPU, the seconds until its
-first request, by the wall, and the KiB of memory that it has more than at its start.
+A scheduler writes one line of four numbers:
+
+- how many orders it has ended
+- the seconds of CPU
+- the seconds by the wall until it has the first answer
+- the KiB of memory that it has more than at its start
 """
 
 import asyncio

@@ -26,4 +26,5 @@ async def main(chat: str, country: str, service: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    chat, country, service = sys.argv[1:]
+    anyio.run(main, chat, country, service)

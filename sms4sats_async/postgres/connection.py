@@ -78,7 +78,7 @@ class ClockShift:
     """
 
     def __init__(self) -> None:
-        self.microseconds = 0
+        self.microseconds: int = 0
         self._measured_at = -_MEASURE_AFTER
         self._ahead = 0.0
 
@@ -107,8 +107,10 @@ class Link:
 
     Args:
         dsn: The database.
-        check: Raises if the database cannot be used.
-        opened: Is called with each new connection, for example to listen.
+        check: What is done with each new connection: to check the tables, to listen.
+
+    Attributes:
+        lock: Held by the task that uses the connection.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class Link:
         self._dsn = dsn
         self._check = check
         self._connection: Connection | None = None
-        self.lock = asyncio.Lock()
+        self.lock: asyncio.Lock = asyncio.Lock()
 
     async def connected(self) -> Connection:
         """Return the connection; open it if there is none.

@@ -121,23 +121,23 @@ class Statements:
         pending = "order_id IS NOT NULL AND finished_at IS NULL"
         ended = "order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL"
         of_root = "coalesce(base_url = $1, true) ORDER BY created_at, row"
-        self.lock = (
+        self.lock: str = (
             f"{select} WHERE key = ANY($1::text[]) OR order_id = ANY($1::text[]) "
             "ORDER BY row FOR UPDATE"
         )
-        self.put = (
+        self.put: str = (
             f"INSERT INTO {table} ({_NAMES}) "  # noqa: S608 - names that were checked
             f"VALUES ({', '.join(f'${place}' for place in range(1, len(FIELDS) + 1))}) "
             f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in FIELDS)}"
         )
-        self.remove = f"DELETE FROM {table} WHERE key = ANY($1::text[])"  # noqa: S608 - as above
-        self.get = f"{select} WHERE order_id = $1 ORDER BY row DESC LIMIT 1"
-        self.pending = f"{select} WHERE {pending} AND {of_root}"
-        self.undelivered = f"{select} WHERE {ended} AND {of_root}"
-        self.history = (
+        self.remove: str = f"DELETE FROM {table} WHERE key = ANY($1::text[])"  # noqa: S608 - as above
+        self.get: str = f"{select} WHERE order_id = $1 ORDER BY row DESC LIMIT 1"
+        self.pending: str = f"{select} WHERE {pending} AND {of_root}"
+        self.undelivered: str = f"{select} WHERE {ended} AND {of_root}"
+        self.history: str = (
             f"{select} WHERE created_at >= $1 ORDER BY created_at DESC, row DESC LIMIT $2"
         )
-        self.prune = (
+        self.prune: str = (
             f"DELETE FROM {table} WHERE CASE WHEN order_id IS NULL THEN created_at "  # noqa: S608
             "WHEN delivered_at IS NOT NULL THEN finished_at END < $1"
         )
