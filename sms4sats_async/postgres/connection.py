@@ -62,7 +62,7 @@ def is_passing(error: BaseException) -> bool:
 
 def explained(error: BaseException, what: str) -> JournalError:
     """Return a `JournalError` that says why the database cannot be used."""
-    reason = quote(str(error)) or type(error).__name__
+    reason = quote(str(error).partition("\n")[0]) or type(error).__name__
     found = JournalError(f"the journal's database {what}: {reason}")
     found.__cause__ = error
     return found

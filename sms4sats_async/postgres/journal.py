@@ -27,7 +27,7 @@ _MOST_KEPT: Final = 10_000
 """Updates that wait for the database at most."""
 
 _FIRST_DELAY: Final = 0.05
-_LONGEST_DELAY: Final = 5.0
+_LONGEST_DELAY: Final = 1.0
 
 _OUTAGE: Final = 3.0
 """Seconds after which an outage is reported to those who wait."""
