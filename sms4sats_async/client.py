@@ -1218,7 +1218,9 @@ class Sms4SatsClient:
             await self._context.recorder.write([(entry.key, put(after))])
         except JournalError as error:
             error.operation = operation.name
-            if order is not None:
+            if order is None:  # nothing was sent, and a journal may write late
+                await self._context.recorder.note(None, remove, key=entry.key)
+            else:
                 error.order = order
                 error.order_id = order.order_id
                 error.request_outcome = RequestOutcome.UNKNOWN

@@ -74,6 +74,8 @@ class OrderScheduler:
         InvalidArgumentError: If an argument is invalid.
     """
 
+    _shared = False
+
     def __init__(
         self,
         client: Sms4SatsClient,
@@ -81,9 +83,7 @@ class OrderScheduler:
         concurrency: int = 20,
         timeout: float | timedelta = 0,
     ) -> None:
-        self._context: OrderContext = order_context(
-            validate.instance("client", client, Sms4SatsClient)
-        )
+        self._context = self._context_of(validate.instance("client", client, Sms4SatsClient))
         self._timeout = validate.seconds("timeout", timeout)
         self._owner = new_owner()
         self._store = ResultStore(self._acknowledge, self._hold)
@@ -92,6 +92,7 @@ class OrderScheduler:
             concurrency=validate.whole_number("concurrency", concurrency, least=1),
             finish=self._finish,
             owner="" if client.journal is None else self._owner,
+            shared=self._shared,
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
@@ -228,12 +229,21 @@ class OrderScheduler:
         self._store.reopen()
         try:
             # Outside of the task group, which would wrap what this raises.
-            await self._resume(lambda _: True)
-            await self._queue.run(beside=self._look_again)
+            await self._resume()
+            await self._drive()
         finally:
             self._running = False
             self._store.end()
             await release_claims(self._context, self._owner, self._store.give_up_claims())
+
+    def _context_of(self, client: Sms4SatsClient) -> OrderContext:
+        return order_context(client)
+
+    async def _resume(self) -> None:
+        await self._take_over(lambda _: True)
+
+    async def _drive(self) -> None:
+        await self._queue.run(beside=self._look_again)
 
     async def _look_again(self) -> None:
         """Take over what other drivers left, such as a process that died or was stopped."""
@@ -245,7 +255,7 @@ class OrderScheduler:
                 due = elapsed.now() + LEASE.total_seconds()
                 try:
                     # Thousands of orders may have the same driver, and each check reads files.
-                    await self._resume(partial(self._was_left, cache(has_died)))
+                    await self._take_over(partial(self._was_left, cache(has_died)))
                 except JournalError as error:
                     recorder.complain(None, error)
 
@@ -267,7 +277,7 @@ class OrderScheduler:
             self._given_up.add(result.order_id)
         self._store.put(result, claimed_until)
 
-    async def _resume(self, is_wanted: Callable[[JournalEntry], bool]) -> None:
+    async def _take_over(self, is_wanted: Callable[[JournalEntry], bool]) -> None:
         entries = await self._context.recorder.pending()
         waiting = set(self._store.order_ids)
         for number, entry in enumerate(entries, 1):

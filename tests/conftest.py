@@ -10,6 +10,7 @@ A coroutine test without a marker is an error, so no test is skipped silently.
 
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -39,3 +40,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         # Names of proxies may be in upper or lower case.
         if name.startswith("SMS4SATS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(testrun_uid: str) -> str:
+    """The DSN of a PostgreSQL server, which all processes of a test run share."""
+    postgres = pytest.importorskip("tests.postgres", reason="asyncpg is not installed")
+    dsn: str = postgres.SYSTEM_DSN or postgres.Server(testrun_uid).dsn
+    return dsn
+
+
+@pytest.fixture(scope="session")
+def dsn(postgres_server: str) -> Iterator[str]:
+    """The DSN of an empty database."""
+    from tests.postgres import database  # noqa: PLC0415 - not every Python has a server
+
+    with database(postgres_server) as found:
+        yield found

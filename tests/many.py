@@ -40,7 +40,7 @@ LONGEST_PAUSE = 5 * 1.15 + TICK
 
 def on_time(age: float) -> object:
     """Equal to an age at which a request is in time: not early, and a tick late at most."""
-    return pytest.approx(age + 0.05, abs=0.055)
+    return pytest.approx(age + TICK / 2, abs=TICK / 2 + 0.005)
 
 
 class Scene(Simulated):

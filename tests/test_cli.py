@@ -1578,7 +1578,7 @@ def options_of_all() -> Iterator[tuple[str, str]]:
 def test_every_command_has_json_output() -> None:
     names = """
         price countries services order status watch code cancel send balance history fund pending
-        resume wallet simulator demo
+        resume wallet simulator demo postgres
     """
     assert {name for name, option in options_of_all() if option == "--json"} == {*names.split()}
 

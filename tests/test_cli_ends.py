@@ -330,6 +330,15 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         "`sms4sats simulator --help` lists the options.",
     ),
     (
+        Stop("postgres", ExitCode.USAGE, "the command needs the DSN of a database").end,
+        2,
+        "The command needs the DSN of a database. Nothing was changed.",
+        (
+            "Name a database that you may change in SMS4SATS_POSTGRES_DSN, such as "
+            "postgresql://user:password@host/name."
+        ),
+    ),
+    (
         Stop("home", ExitCode.USAGE, "the folder of the journal is unknown").end,
         2,
         "The folder of the journal is unknown. Nothing was sent.",

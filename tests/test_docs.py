@@ -18,7 +18,15 @@ from urllib.parse import urlsplit
 import pytest
 
 import sms4sats_async
-from sms4sats_async import Sms4SatsClient, Sms4SatsError, progress, simulator, testing, wallets
+from sms4sats_async import (
+    Sms4SatsClient,
+    Sms4SatsError,
+    postgres,
+    progress,
+    simulator,
+    testing,
+    wallets,
+)
 from sms4sats_async._http import endpoints as _operations
 from sms4sats_async._http.endpoints import Operation
 
@@ -58,6 +66,7 @@ def test_reference_describes_every_public_name_once() -> None:
     expected = [
         *(f"sms4sats_async.{name}" for name in sms4sats_async.__all__),
         *(f"sms4sats_async.Sms4SatsClient.{name}" for name in public_methods(Sms4SatsClient)),
+        *(f"sms4sats_async.postgres.{name}" for name in postgres.__all__),
         *(f"sms4sats_async.progress.{name}" for name in progress.__all__),
         *(f"sms4sats_async.simulator.{name}" for name in simulator.__all__),
         *(f"sms4sats_async.testing.{name}" for name in testing.__all__),
@@ -84,16 +93,19 @@ def test_errors_page_says_of_each_error_when_it_is_raised_its_effect_and_the_nex
 
 
 def test_each_how_to_begins_with_something_whole_to_copy() -> None:
-    """Commands or a program, at most below one heading; only a notebook has `await` at its top."""
+    """Commands, a program or an example, at most below one heading.
+
+    Only a notebook has `await` at its top. Other tests run the examples.
+    """
     (names,) = re.findall(r'"How to"\n:maxdepth: 1\n\n(.*?)\n```', FIRST_PAGE, re.DOTALL)
 
     for name in names.split():
         page = (DOCS / f"{name}.md").read_text("utf-8")
         before = page.partition("\n```")[0]
-        (language, _), *_ = blocks = BLOCK.findall(page)
-        programs = [code for kind, code in blocks if kind == "python"]
+        language, _, _ = page[len(before) + len("\n```") :].partition("\n")
+        programs = [code for kind, code in BLOCK.findall(page) if kind == "python"]
         assert before.count("\n#") <= 1, name
-        assert language in {"bash", "python"}, name
+        assert re.fullmatch(r"bash|python|\{literalinclude\} \.\./examples/\w+\.py", language), name
         if programs and name != "notebook":
             compile(programs[0], name, "exec")
 

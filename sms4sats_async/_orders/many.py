@@ -20,7 +20,7 @@ from sms4sats_async.events import OrderEnded
 from sms4sats_async.journal.entry import release_claim
 from sms4sats_async.results import OrderResult
 
-from .decisions import NOTHING_KNOWN, Known, Request, WaitUntil, next_action
+from .decisions import NOTHING_KNOWN, Known, Reason, Request, WaitUntil, next_action
 from .drivers import first_or_next
 from .steps import DrivenOrder, release
 
@@ -173,6 +173,8 @@ class OrderQueue:
         until_empty: Whether `run` ends when no order is left. Each order gets a result then: also
             one that another process delivered, and one whose end is unknown because the client was
             closed. Otherwise such results are left to that process, or `run` raises.
+        shared: Whether an order that another process has claimed is left to it; else the queue
+            waits for the claim to end.
     """
 
     def __init__(
@@ -183,12 +185,14 @@ class OrderQueue:
         finish: Callable[[OrderResult, float | None], None],
         owner: str = "",
         until_empty: bool = False,
+        shared: bool = False,
     ) -> None:
         self._context = context
         self._workers = min(concurrency, CONNECTIONS)
         self._finish = finish
         self._owner = owner
         self._until_empty = until_empty
+        self._shared = shared
         self._reader: Callable[[], object] = lambda: True
         self._orders: dict[str, QueuedOrder] = {}
         self._busy: set[str] = set()
@@ -233,6 +237,23 @@ class OrderQueue:
         self._wake()
         return None if order_id in self._busy else order
 
+    @property
+    def order_ids(self) -> list[str]:
+        """The orders of the queue."""
+        return list(self._orders)
+
+    @property
+    def urgent(self) -> int:
+        """How many orders wait for a worker with more than a poll."""
+        return len(self._urgent)
+
+    async def release(self) -> None:
+        """Release the claims of all orders."""
+        claimed = [order for order in self._orders.values() if order.claimed_until]
+        for order in claimed:
+            order.claimed_until = 0.0
+        await release_claims(self._context, self._owner, [each.order_id for each in claimed])
+
     def needed_by(self, reader: OrderResults) -> None:
         """Continue only while `reader` exists."""
         self._reader = weakref.ref(reader)
@@ -261,10 +282,7 @@ class OrderQueue:
                 group.cancel_scope.cancel()
         finally:
             self._idle.clear()
-            claimed = [order for order in self._orders.values() if order.claimed_until]
-            for order in claimed:
-                order.claimed_until = 0.0
-            await release_claims(self._context, self._owner, [each.order_id for each in claimed])
+            await self.release()
         if self._failure is not None:
             raise self._failure
 
@@ -423,6 +441,8 @@ class OrderQueue:
             raise
         if isinstance(step, OrderResult):
             await self._end(driven, step)
+        elif self._shared and step.reason is Reason.CLAIMED and self._is_current(order):
+            del self._orders[order.order_id]
         else:
             await self._keep(order, driven)
         if driven.known is known:

@@ -1,7 +1,9 @@
 """The commands: their names, their arguments, and the calls of the client behind them."""
 
+import enum
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +12,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypedDict, Unpack, get_args
 import typer
 from typer.core import TyperGroup
 
-from sms4sats_async import MINIMUM_CANCEL_AGE, JournalEntry
+from sms4sats_async import MINIMUM_CANCEL_AGE, JournalEntry, JournalError
 
 from .ends import ExitCode, Stage, Stop, end_of, result_in_words
 from .facts import facts, local, result_facts, status_in_words
@@ -23,6 +25,13 @@ from .work import resume as resume_orders
 
 Work: TypeAlias = Callable[..., Awaitable[object]]
 """What a command does, with a session and its arguments."""
+
+
+class PostgresAction(enum.Enum):
+    """What `sms4sats postgres` does."""
+
+    INIT = "init"
+
 
 _LONGEST_LINE: Final = 200
 """Characters of a command's line in the list of commands, which may be broken into several."""
@@ -518,5 +527,31 @@ def demo(*, json: Json = False) -> None:
         result = await Demo(Console(stderr=json), ScaledClock(SPEED)).run()
         if json:
             session.out.show(result_facts(result))
+
+    finish(work, json=json)
+
+
+@app.command(rich_help_panel=_HERE)
+def postgres(
+    action: Annotated[PostgresAction, typer.Argument(help="Make or migrate the tables.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Prepare the PostgreSQL database of several workers, which SMS4SATS_POSTGRES_DSN names."""
+
+    async def work(session: Session) -> None:
+        # Slow to import, and an extra.
+        from sms4sats_async.postgres import PostgresJournal  # noqa: PLC0415
+
+        dsn = os.environ.get("SMS4SATS_POSTGRES_DSN")
+        if not dsn:
+            problem = "the command needs the DSN of a database"
+            raise Stop("postgres", ExitCode.USAGE, problem)
+        try:
+            async with PostgresJournal(dsn) as journal:
+                await journal.create_schema()
+        except JournalError as error:
+            raise Stop("postgres", ExitCode.USAGE, error.problem) from error
+        session.out.show({"done": action.value}, "The tables are ready.")
 
     finish(work, json=json)

@@ -182,6 +182,11 @@ TEXTS: Final[dict[tuple[str, ExitCode | None], Text]] = {
     ("simulator", _USAGE): Text(
         "No simulator was started.", "`sms4sats simulator --help` lists the options."
     ),
+    ("postgres", _USAGE): Text(
+        "Nothing was changed.",
+        "Name a database that you may change in SMS4SATS_POSTGRES_DSN, such as "
+        "postgresql://user:password@host/name.",
+    ),
     ("home", _USAGE): Text("Nothing was sent.", "Name a file in SMS4SATS_JOURNAL."),
     ("order ID", _USAGE): Text(
         "Nothing was sent.",

@@ -1,6 +1,6 @@
 """A journal in memory, for tests and for programs that need no restart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sms4sats_async._validate import aware, whole_number
@@ -99,3 +99,16 @@ class MemoryJournal:
 def _names(entry: JournalEntry | None) -> tuple[str | None, str | None]:
     """Return the key and the order ID of an entry."""
     return (None, None) if entry is None else (entry.key, entry.order_id)
+
+
+def holding(entries: Iterable[JournalEntry]) -> MemoryJournal:
+    """Return a journal with these entries, the oldest first."""
+    journal = MemoryJournal()
+    journal._entries = {entry.key: entry for entry in entries}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the same module
+    journal._find_keys()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the same module
+    return journal
+
+
+def entries_of(journal: MemoryJournal) -> Mapping[str, JournalEntry]:
+    """Return the entries that a journal has now by their keys, the oldest first."""
+    return dict(journal._entries)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the same module

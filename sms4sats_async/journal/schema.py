@@ -1,49 +1,20 @@
-"""The table of a journal's SQLite file: its versions, its statements, and its rows."""
+"""The table of a journal's SQLite file: its versions and its statements."""
 
-import json
 import sqlite3
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from operator import attrgetter
-from types import NoneType
-from typing import Any, Final
-
-import attrs
-
-from sms4sats_async._redact import mask
-from sms4sats_async.models import OrderOutcome, OrderState, RequestOutcome
+from datetime import datetime
+from typing import Final
 
 from .entry import JournalChange, JournalEntry
+from .rows import FIELDS, LARGEST, DamagedRowError, entry_of, microseconds, row_of, storable
 
 SCHEMA_VERSION: Final = 2
 
 _APPLICATION_ID: Final = 0x53345341
 """Tells a journal from another program's SQLite file."""
 
-
-class DamagedRowError(ValueError):
-    """If a row cannot be read.
-
-    Args:
-        row: Its number.
-        order_id: What it has as the order's ID.
-    """
-
-    def __init__(self, row: int, order_id: object) -> None:
-        order = f" (order {mask(order_id)})" if isinstance(order_id, str) else ""
-        super().__init__(
-            f"row {row} of the table `orders`{order} is damaged and is left as it is; no scheduler "
-            "drives that order, and the service refunds it automatically after 21 minutes; keep "
-            "the file, because the row has the order's ID"
-        )
-
-
-DAMAGED: Final = "it is damaged; keep it, because it has order IDs, and give another path"
-
-_FIELDS: Final = tuple(field.name for field in attrs.fields(JournalEntry))
-_NAMES: Final = ", ".join(_FIELDS)
-_VALUES: Final = attrgetter(*_FIELDS)
+_NAMES: Final = ", ".join(FIELDS)
 
 # Columns without a type keep what they are given: a country's number, or its name.
 _TABLE: Final = f"CREATE TABLE orders (row INTEGER PRIMARY KEY, {_NAMES})"
@@ -66,7 +37,7 @@ _NEW: Final = (_TABLE, *_INDEXES, *_SIGNATURE)
 _IS_MESSAGE: Final = "kind = 'send' OR state IN ('message sent', 'message delivered')"
 _CODE_ARRIVED: Final = f"CASE WHEN {_IS_MESSAGE} THEN 'message sent' ELSE 'code received' END"
 _FROM_VERSION_1: Final = {
-    **{name: name for name in _FIELDS},
+    **{name: name for name in FIELDS},
     "invoice": "payreq",
     "metadata": "'{}'",
     # Version 1 recorded no root. This is the default that it had; it must not follow a newer one.
@@ -87,7 +58,7 @@ _FROM_VERSION_1: Final = {
 }
 _COPY: Final = (
     f"INSERT INTO orders (row, {_NAMES}) "  # noqa: S608 - field names and constants alone
-    f"SELECT row, {', '.join(_FROM_VERSION_1[name] for name in _FIELDS)} FROM orders_1"
+    f"SELECT row, {', '.join(_FROM_VERSION_1[name] for name in FIELDS)} FROM orders_1"
 )
 _MIGRATE: Final = (
     "ALTER TABLE orders RENAME TO orders_1",
@@ -115,17 +86,14 @@ _HISTORY: Final = (
     f"{_SELECT} WHERE coalesce(created_at >= ?, 1) ORDER BY created_at DESC, row DESC LIMIT ?"
 )
 _PUT: Final = (
-    f"INSERT INTO orders ({_NAMES}) VALUES ({', '.join('?' * len(_FIELDS))}) "  # noqa: S608
-    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in _FIELDS)}"
+    f"INSERT INTO orders ({_NAMES}) VALUES ({', '.join('?' * len(FIELDS))}) "  # noqa: S608
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in FIELDS)}"
 )
 _REMOVE: Final = "DELETE FROM orders WHERE key = ?"
 _PRUNE: Final = (
     "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at "
     "WHEN delivered_at IS NOT NULL THEN finished_at END < ?"
 )
-
-_LARGEST: Final = 2**63 - 1
-"""The largest whole number that SQLite stores."""
 
 
 # --- the versions ---------------------------------------------------------------------------------
@@ -203,7 +171,7 @@ def change(file: sqlite3.Connection, reference: str, change: JournalChange) -> J
         if before is not None:
             file.execute(_REMOVE, (before.key,))
     elif after is not before:
-        file.execute(_PUT, _row(after))
+        file.execute(_PUT, row_of(after))
     return after
 
 
@@ -233,125 +201,29 @@ def history(
     report: Callable[[DamagedRowError], None],
 ) -> list[JournalEntry]:
     """Return all entries, the newest first; see `OrderJournal.history`."""
-    first = -_LARGEST if since is None else _microseconds(since)
+    first = -LARGEST if since is None else microseconds(since)
     return _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)), report)
 
 
 def prune(file: sqlite3.Connection, before: datetime) -> int:
     """Remove what was finished before that time; see `OrderJournal.prune`."""
-    return file.execute(_PRUNE, (_microseconds(before),)).rowcount
+    return file.execute(_PRUNE, (microseconds(before),)).rowcount
 
 
 def _find(file: sqlite3.Connection, statement: str, *values: str) -> JournalEntry | None:
-    row = file.execute(statement, [*map(_storable, values)]).fetchone()
-    return None if row is None else _entry(row)
+    row = file.execute(statement, [*map(storable, values)]).fetchone()
+    if row is None:
+        return None
+    number, *found = row
+    return entry_of(found, number)
 
 
 def _entries(rows: sqlite3.Cursor, report: Callable[[DamagedRowError], None]) -> list[JournalEntry]:
     """Return the entries of rows. One that is damaged is reported, and costs no other."""
     entries: list[JournalEntry] = []
-    for row in rows:
+    for row, *values in rows:
         try:
-            entries.append(_entry(row))
+            entries.append(entry_of(values, row))
         except DamagedRowError as error:
             report(error)
     return entries
-
-
-# --- the rows -------------------------------------------------------------------------------------
-
-
-def _row(entry: JournalEntry) -> list[object]:
-    values: list[Any] = list(_VALUES(entry))
-    for place in _TEXTS:
-        values[place] = _storable(values[place])
-    for place, (encode, _) in _CODECS.items():
-        if values[place] is not None:
-            values[place] = encode(values[place])
-    return values
-
-
-def _entry(row: Sequence[Any]) -> JournalEntry:
-    number, *values = row
-    cause: Exception | None = None
-    try:
-        for place, (_, decode) in _CODECS.items():
-            if values[place] is not None:
-                values[place] = decode(values[place])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        cause = error
-    if cause or not all(isinstance(values[place], kinds) for place, kinds in _KINDS.items()):
-        raise DamagedRowError(number, values[_ORDER_ID]) from cause
-    return JournalEntry(*values)
-
-
-def _storable(value: object) -> object:
-    """Return a value that SQLite can store: a lone surrogate, which JSON may contain, becomes `?`.
-
-    Otherwise, one invalid character in an error text would prevent that the code is recorded.
-    """
-    if not isinstance(value, str) or value.isascii():
-        return value
-    return value.encode(errors="replace").decode()
-
-
-def _microseconds(moment: datetime) -> int:
-    """Return a time as a whole number: a float rounds, and the last moments of 9999 up to none."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_OUTCOMES: Final = {each.value: each for each in (*OrderOutcome, *RequestOutcome)}
-
-_Codec = tuple[Callable[[Any], object], Callable[[Any], object]]
-_MOMENT: Final[_Codec] = (
-    _microseconds,
-    lambda microseconds: _EPOCH + timedelta(microseconds=microseconds),
-)
-_SPAN: Final[_Codec] = (
-    lambda span: min(span // timedelta(microseconds=1), _LARGEST),
-    lambda microseconds: timedelta(microseconds=microseconds),
-)
-_CODEC_OF: Final[Mapping[str, _Codec]] = {
-    "created_at": _MOMENT,
-    "number_seen_at": _MOMENT,
-    "code_deadline": _MOMENT,
-    "not_before": _MOMENT,
-    "refused_at": _MOMENT,
-    "finished_at": _MOMENT,
-    "delivered_at": _MOMENT,
-    "claimed_until": _MOMENT,
-    "minimum_age": _SPAN,
-    "metadata": (
-        lambda notes: json.dumps(dict(notes)) if notes else "{}",
-        lambda text: {} if text == "{}" else dict(json.loads(text)),
-    ),
-    "state": (lambda state: state.value, OrderState),
-    "outcome": (lambda outcome: outcome.value, _OUTCOMES.__getitem__),
-    "codes": (
-        lambda codes: json.dumps(codes) if codes else "[]",
-        lambda text: () if text == "[]" else tuple(json.loads(text)),
-    ),
-    "paid": (int, bool),
-}
-_CODECS: Final = {_FIELDS.index(name): codec for name, codec in _CODEC_OF.items()}
-"""How a value is written and read that SQLite cannot store as it is, by its column's position."""
-
-_KIND_OF: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "key": str,
-    "kind": str,
-    "created_at": datetime,
-    "order_id": (str, NoneType),
-    "invoice": str,
-    "metadata": dict,
-    "base_url": (str, NoneType),
-    "codes": tuple,
-    "refusals": int,
-    "claimed_by": (str, NoneType),
-}
-_ORDER_ID: Final = _FIELDS.index("order_id")
-_KINDS: Final = {_FIELDS.index(name): kinds for name, kinds in _KIND_OF.items()}
-"""What the values are on which drivers rely, by their columns' positions."""
-
-_TEXTS: Final = tuple(place for place in range(len(_FIELDS)) if place not in _CODECS)
-"""The positions of the other columns, most of which are texts."""

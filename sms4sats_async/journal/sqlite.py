@@ -15,6 +15,7 @@ from sms4sats_async.errors import InvalidArgumentError
 
 from . import schema
 from .entry import JournalChange, JournalEntry
+from .rows import DamagedRowError
 from .worker import Worker
 
 T = TypeVar("T")
@@ -130,7 +131,7 @@ class SqliteJournal:
         moment = aware("before", before)
         return await self._do(lambda file: schema.prune(file, moment))
 
-    def _report(self, damage: schema.DamagedRowError) -> None:
+    def _report(self, damage: DamagedRowError) -> None:
         _LOGGER.error("the journal %s: %s", self._path, damage)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -24,7 +24,8 @@ from anyio.lowlevel import current_token
 
 from sms4sats_async.errors import JournalError
 
-from .schema import DAMAGED, check_version, prepare, transaction
+from .rows import DAMAGED
+from .schema import check_version, prepare, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,65 @@
+"""A worker that is killed, stopped or cut off: tests/test_postgres_faults.py starts several.
+
+    python postgres_worker.py NAME ROOT DSN SCHEMA SPEED EPOCH ORIGIN AHEAD ALONE
+
+It runs until SIGTERM. AHEAD is by how many seconds its clock is wrong. With ALONE, it cannot see
+the processes of the others, as on a machine of its own. On standard output it says READY, and
+RESULT <order id> <outcome> <code>.
+"""
+
+import signal
+import sys
+import time
+from functools import partial
+
+import anyio
+import httpx
+
+from sms4sats_async import RetryPolicy, Sms4SatsClient, _process
+from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
+from sms4sats_async.postgres import scheduler as schedulers
+from tests.crash_bot import SharedClock, say, words_of
+
+
+async def handle(scheduler: PostgresScheduler) -> None:
+    async for result in scheduler.results():
+        say("RESULT", *words_of(result))
+
+
+async def sign(name: str, request: httpx.Request) -> None:
+    request.headers["X-Worker"] = name
+
+
+async def main(name: str, root: str, dsn: str, schema: str, *numbers: str) -> None:
+    speed, epoch, origin, ahead, alone = map(float, numbers)
+    if ahead:
+        real = time.time
+        time.time = lambda: real() + ahead
+    if alone:
+        _process._machine = lambda: name  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    # What is measured in real time runs as fast as the clock.
+    schedulers._SWEEP /= speed  # type: ignore[misc] # noqa: SLF001
+    schedulers._LOOK /= speed  # type: ignore[misc] # noqa: SLF001
+    async with (
+        PostgresJournal(dsn, schema=schema) as journal,
+        httpx.AsyncClient(event_hooks={"request": [partial(sign, name)]}) as http_client,
+        Sms4SatsClient(
+            base_url=root,
+            clock=SharedClock(speed, epoch + ahead, origin),
+            journal=journal,
+            http_client=http_client,
+            retry=RetryPolicy(initial_delay=1, maximum_delay=2),
+        ) as client,
+        anyio.create_task_group() as group,
+    ):
+        scheduler = PostgresScheduler(client)
+        group.start_soon(scheduler.run)
+        group.start_soon(handle, scheduler)
+        say("READY")
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                group.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    anyio.run(partial(main, *sys.argv[1:]))
