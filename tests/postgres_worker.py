@@ -16,7 +16,9 @@ import anyio
 import httpx
 
 from sms4sats_async import RetryPolicy, Sms4SatsClient, _process
+from sms4sats_async.journal import recorder
 from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
+from sms4sats_async.postgres import journal as journals
 from sms4sats_async.postgres import scheduler as schedulers
 from tests.crash_bot import SharedClock, say, words_of
 
@@ -38,6 +40,8 @@ async def main(name: str, root: str, dsn: str, schema: str, *numbers: str) -> No
     if alone:
         _process._machine = lambda: name  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     # What is measured in real time runs as fast as the clock.
+    recorder._BOUND = 1.0  # type: ignore[misc] # noqa: SLF001
+    journals._OUTAGE = journals._LONGEST_DELAY = 0.2  # type: ignore[misc] # noqa: SLF001
     schedulers._SWEEP /= speed  # type: ignore[misc] # noqa: SLF001
     schedulers._LOOK /= speed  # type: ignore[misc] # noqa: SLF001
     async with (

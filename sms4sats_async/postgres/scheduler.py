@@ -192,7 +192,7 @@ class PostgresScheduler(OrderScheduler):
             most = 0 if is_busy else min(_BATCH, MOST_CLAIMED - len(self))
             try:
                 connection = await self._link.connected()
-                taken = await self._take(connection, most)
+                taken = await self._take(connection, most) if most else []
                 is_drained = len(taken) < most
                 self._due.update(taken)
                 await self._claim([*self._due][:AT_ONCE])
@@ -215,8 +215,6 @@ class PostgresScheduler(OrderScheduler):
                     await self._woken.wait()
 
     async def _take(self, connection: Connection, most: int) -> Sequence[str]:
-        if most == 0:
-            return []
         root = self._context.recorder.base_url
         return await queue.take(connection, self._journal.schema, root, most)
 
