@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TOKEN = "42:example"
 
 Connect = Callable[..., Sms4SatsClient]
+Listener = Callable[[Event], None]
 
 PAYS = Behaviour(pay_delay=0)
 NO_CODE = Behaviour(pay_delay=0, code_delay=None)
@@ -558,11 +558,11 @@ def test_bot_describes_every_result(result: OrderResult, text: str) -> None:
 def table(text: str) -> list[list[str]]:
     """The rows that the script has written, without their heading, sorted."""
     heading, *rows = csv.reader(text.splitlines())
-    assert heading == ["country", "service", "code", "number", "money"]
+    assert heading == ["country", "service", "code", "number", "end"]
     return sorted(rows)
 
 
-def planned(simulator: Simulator, **plans: Behaviour) -> Callable[[Event], None]:
+def planned(simulator: Simulator, **plans: Behaviour) -> Listener:
     """Return a listener that gives each service's orders a behaviour of their own."""
 
     def tell(event: Event) -> None:
@@ -582,25 +582,34 @@ async def test_the_script_writes_each_code_or_refund(
     released = Behaviour(pay_delay=0, number_available=False)
     tell = planned(sms4sats_simulator, tg=PAYS, wa=NO_CODE, go=released)
 
+    def planned_connect(*, on_event: Listener, **settings: Any) -> Sms4SatsClient:
+        def both(event: Event) -> None:
+            tell(event)
+            on_event(event)
+
+        return connect(on_event=both, **settings)
+
     failed = await many_orders.run(
         [(43, "tg"), ("germany", "wa"), (6, "go"), (6, "no-such-service")],
         wait=300,
         journal_path=str(tmp_path / "orders"),
-        connect=partial(connect, on_event=tell),
+        connect=planned_connect,
     )
 
     shown = capsys.readouterr()
     rows = table(shown.out)
     assert [row[:3] + row[4:] for row in rows] == [
-        ["43", "tg", "012345", "settled"],
+        ["43", "tg", "012345", "code received"],
         ["6", "go", "", "refunded"],
         ["6", "no-such-service", "", rows[2][4]],
-        ["germany", "wa", "", "refunded"],
+        ["germany", "wa", "", "cancelled"],
     ]
     assert rows[0][3] == rows[0][3].strip() != ""
     assert "no such service" in rows[2][4]
     assert failed == 1
     assert shown.err.count("lnbcrt") == 3
+    assert f"43/tg: number {rows[0][3]}\n" in shown.err
+    assert shown.err.count(": number ") == 2
     assert_no_held_orders(sms4sats_simulator)
 
 
@@ -631,9 +640,11 @@ async def test_the_script_resumes_the_orders_of_an_interrupted_run(
     await run()
 
     assert_no_held_orders(sms4sats_simulator)
-    assert [row[:3] + row[4:] for row in table(capsys.readouterr().out)] == [
-        ["43", "tg", "", "refunded"],
-        ["43", "wa", "", "refunded"],
+    shown = capsys.readouterr()
+    assert shown.err.count("43/tg: number +1555") == 1
+    assert [row[:3] + row[4:] for row in table(shown.out)] == [
+        ["43", "tg", "", "cancelled"],
+        ["43", "wa", "", "cancelled"],
     ]
 
 
@@ -672,8 +683,8 @@ async def test_the_script_writes_a_code_that_arrives_during_the_cancel(
         [(43, "tg")], wait=300, journal_path=str(tmp_path / "orders"), connect=connect
     )
 
-    ((*row, number, money),) = table(capsys.readouterr().out)
-    assert (failed, row, money) == (0, ["43", "tg", "012345"], "settled")
+    ((*row, number, end),) = table(capsys.readouterr().out)
+    assert (failed, row, end) == (0, ["43", "tg", "012345"], "code received")
     assert number.startswith("+1555")
 
 
@@ -705,7 +716,7 @@ def test_the_script_says_what_to_do_after_ctrl_c(
     monkeypatch.setattr(anyio, "run", interrupted)
 
     with pytest.raises(SystemExit) as ended:
-        as_a_program("many_orders.py", "187/tg", "germany/wa")
+        as_a_program("many_orders.py", "43/tg", "germany/wa")
 
     assert ended.value.code == 130
     assert "Run it again" in capsys.readouterr().err
