@@ -243,6 +243,63 @@ async def test_service_explains_what_it_cannot_do(
     assert (failed.status_code, "503" in failed.json()["detail"]) == (502, True)
 
 
+@pytest.fixture
+def page_app(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sms4sats_clock: ManualClock
+) -> Callable[[], FastAPI]:
+    """Return a function that runs the service of docs/web_service.md, also after a restart."""
+    page = (EXAMPLES.parent / "docs" / "web_service.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)  # for its journal
+    monkeypatch.setattr("sms4sats_async.Sms4SatsClient", connect)
+    sms4sats_clock.autojump = False
+
+    def run() -> FastAPI:
+        names: dict[str, Any] = {}
+        exec(code, names)  # noqa: S102 - our own page
+        app: FastAPI = names["app"]
+        return app
+
+    return run
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("behaviour", "seconds", "state", "code"),
+    [
+        pytest.param(PAYS, 60, "code received", "012345", id="code"),
+        pytest.param(NO_CODE, 310, "cancelled", None, id="cancelled"),
+    ],
+)
+async def test_service_of_the_page_returns_the_number_and_the_end_after_a_restart(
+    page_app: Callable[[], FastAPI],
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    *,
+    behaviour: Behaviour,
+    seconds: float,
+    state: str,
+    code: str | None,
+) -> None:
+    sms4sats_simulator.behaviour = behaviour
+    async with serving(page_app()) as http:
+        order = (await http.post("/codes")).json()
+        ticket = {"ticket": order["ticket"]}
+        created = await report(http, ticket)
+        await sms4sats_clock.advance(12)
+        numbered = await until_set(http, ticket, "number")
+    async with serving(page_app()) as http:
+        await sms4sats_clock.advance(seconds)
+        done = await until_set(http, ticket, "end")
+        missing = await http.get("/codes", headers={"ticket": "0123"})
+
+    assert order["invoice"].startswith("lnbcrt")
+    assert created == {"number": None, "code": None, "end": None}
+    assert numbered["number"].startswith("+1555")
+    assert done == {**numbered, "code": code, "end": state}
+    assert missing.status_code == 404
+
+
 # --- the Telegram bot -----------------------------------------------------------------------------
 
 CHAT = 7
