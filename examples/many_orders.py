@@ -1,28 +1,32 @@
 """Order many codes at once, and write a line for each: the code or the refund.
 
-    python examples/many_orders.py 187/tg germany/wa --wait 300 > codes.csv
+    python examples/many_orders.py 43/tg germany/wa --wait 300 > codes.csv
 
-The invoices are shown on stderr; pay them with any wallet. If the script is interrupted, its orders
-stay in the journal. Run it again, with or without new orders, and it resumes them.
+The invoices are shown on stderr; pay them with any wallet. Then stderr shows the number of each
+order: type it where you want the code. The wait includes the time that you need to pay. If the
+script is interrupted, its orders stay in the journal. Run it again, with or without new orders, and
+it resumes them.
 
-    pip install sms4sats-async
+    pip install .
 """
 
 import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import anyio
 
 from sms4sats_async import (
+    Event,
     OrderResult,
     OrderScheduler,
     Sms4SatsClient,
     Sms4SatsError,
     SqliteJournal,
+    StatusPolled,
 )
 
 
@@ -34,14 +38,15 @@ class Batch:
         open: How many orders have no result yet.
     """
 
-    def __init__(self, client: Sms4SatsClient) -> None:
+    def __init__(self, client: Sms4SatsClient, numberless: dict[str, str]) -> None:
         self.failed = 0
         self.open = 0
         self.scheduler = OrderScheduler(client)
         self._client = client
+        self._numberless = numberless
         self._running = anyio.CancelScope()
         self._table = csv.writer(sys.stdout)
-        self._table.writerow(["country", "service", "code", "number", "money"])
+        self._table.writerow(["country", "service", "code", "number", "end"])
 
     async def order(self, country: int | str, service: str, wait: float) -> None:
         """Create one order, and let the scheduler drive it."""
@@ -54,6 +59,7 @@ class Batch:
             return
         print(f"{country}/{service}: {order.invoice}", file=sys.stderr)
         self.open += 1
+        self._numberless[order.order_id] = "/".join(place_of(metadata))
         await self.scheduler.add(order, timeout=wait)
 
     async def drive(self) -> None:
@@ -72,12 +78,15 @@ class Batch:
                 self._running.cancel()  # the loop ends after it has acknowledged this result
 
     def _write(self, result: OrderResult) -> None:
-        money = result.money.value
-        if result.error is not None:
+        if result.outcome is None:
             self.failed += 1
-            money = str(result.error)
-        place = [result.metadata.get(name, "") for name in ("country", "service")]
-        self._table.writerow([*place, result.code, result.number, money])
+        end = str(result.error) if result.outcome is None else result.outcome.value
+        self._table.writerow([*place_of(result.metadata), result.code, result.number, end])
+
+
+def place_of(metadata: Mapping[str, str]) -> list[str]:
+    """Return the country and the service of an order."""
+    return [metadata.get(name, "") for name in ("country", "service")]
 
 
 async def run(
@@ -88,10 +97,23 @@ async def run(
     connect: Callable[..., Sms4SatsClient] = Sms4SatsClient,
 ) -> int:
     """Order a code for each place, and return how many failed; a test passes its own `connect`."""
-    async with SqliteJournal(journal_path) as journal, connect(journal=journal) as client:
-        batch = Batch(client)
-        for earlier in (journal.pending, journal.undelivered):
-            batch.open += len(await earlier(client.base_url))
+    numberless: dict[str, str] = {}  # the orders whose number was not shown yet
+
+    def show_number(event: Event) -> None:
+        if isinstance(event, StatusPolled) and event.status.number is not None:
+            shown = numberless.pop(event.status.order_id, None)
+            if shown is not None:
+                print(f"{shown}: number {event.status.number}", file=sys.stderr)
+
+    async with (
+        SqliteJournal(journal_path) as journal,
+        connect(journal=journal, on_event=show_number) as client,
+    ):
+        batch = Batch(client, numberless)
+        for entry in await journal.pending(client.base_url):
+            batch.open += 1
+            numberless[str(entry.order_id)] = "/".join(place_of(entry.metadata))
+        batch.open += len(await journal.undelivered(client.base_url))
         async with anyio.create_task_group() as group:
             group.start_soon(batch.drive)
             async with anyio.create_task_group() as ordering:
@@ -102,10 +124,10 @@ async def run(
 
 
 def place(text: str) -> tuple[int | str, str]:
-    """Read `187/tg` or `germany/tg`."""
+    """Read `43/tg` or `germany/tg`."""
     country, slash, service = text.partition("/")
     if not (country and slash and service):
-        raise argparse.ArgumentTypeError(f"{text!r} is not COUNTRY/SERVICE, such as 187/tg")
+        raise argparse.ArgumentTypeError(f"{text!r} is not COUNTRY/SERVICE, such as 43/tg")
     return int(country) if country.isdecimal() else country, service
 
 

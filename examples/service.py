@@ -1,6 +1,6 @@
 """A web service that sells codes: FastAPI, with one client for the whole process.
 
-    POST    /codes   Order a code: {"country": 187, "service": "tg"}. Returns token and invoice.
+    POST    /codes   Order a code: {"country": 43, "service": "tg"}. Returns token and invoice.
     GET     /codes   Returns the number, the code once it arrived, and where the money is.
     DELETE  /codes   Give up: the order is cancelled as soon as the service allows it.
 
@@ -12,7 +12,7 @@ A scheduler polls each order for five minutes and then cancels it, whether a cus
 If the process dies, the next one goes on with each order: the journal has its deadline, and its
 token in the metadata.
 
-    pip install sms4sats-async fastapi uvicorn
+    pip install . fastapi uvicorn
     python examples/service.py
 """
 
@@ -77,7 +77,7 @@ class OrderReport(BaseModel):
     ended: bool
     number: str | None
     code: str | None
-    money: str  # "with the payer", "held", "settled", "refunded" or "unknown"
+    money: str  # "with the payer", "held", "settled", "refunded" (if paid) or "unknown"
 
 
 def get_shared(request: Request) -> Shared:

@@ -7,7 +7,7 @@ A scheduler drives all orders. The bot tells each customer the number, and then 
 refund. If the bot stops or dies, its next start goes on with each order: the journal has its
 deadline, and its chat in the metadata. A customer may then get a message twice, but always gets it.
 
-    pip install sms4sats-async aiogram
+    pip install . aiogram
     TELEGRAM_BOT_TOKEN=... python examples/telegram_bot.py
 """
 

@@ -31,7 +31,7 @@ async def test_the_demo_shows_a_whole_order(*, is_terminal: bool) -> None:
         "money held     | waiting 2:00: the service does not cancel younger orders",
         "2:00 | money held     | cancel_order attempt 1 of 4 failed, next in",
         "money held     | cancel_order attempt 2 of 4 failed, next in",
-        "money refunded | cancelled, money refunded",
+        "money refunded | cancelled, what was paid is refunded",
         "get_order_status confirms: refunded",
         "where the money was",
         "Outcome: cancelled after 3 attempts. Money: refunded.",

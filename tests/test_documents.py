@@ -138,10 +138,12 @@ ENDINGS: dict[str, tuple[type[Simulator], Behaviour]] = {
         attrs.evolve(NO_CODE, minimum_cancel_age=1e6, automatic_cancel_age=1e6),
     ),
     "refunded": (Simulator, Behaviour(pay_delay=0, number_available=False)),
+    "never paid": (Simulator, Behaviour()),
 }
-"""Each kind of service: what it does with an order. Every order is paid at once."""
+"""Each kind of service: what it does with an order. Every other order is paid at once."""
 
 SIMULATES = re.compile(r"^from sms4sats_async\.simulator import .*\bSimulator\b", re.MULTILINE)
+UNPAID = re.compile(r"(?<!what was paid is )\brefunded\b", re.IGNORECASE)
 REFUND = re.compile(r"\brefunded\b|\bcancelled\b|\bmoney back\b", re.IGNORECASE)
 FAILURE = re.compile(r"\berror\b|\bunknown\b|may or may not", re.IGNORECASE)
 
@@ -156,6 +158,8 @@ def untruths(printed: Sequence[str], orders: Sequence[Order]) -> list[str]:
     allowed = len(without) if delivered or not without else len(claims)
     found = [f"claims a refund: {line}" for line in claims[allowed:]]
     found += [f"claims a refund beside a code: {line}" for line in claims if line in shown]
+    if orders and all(order.holder is Holder.NONE for order in orders):
+        found += [f"nothing was paid: {line}" for line in claims if UNPAID.search(line)]
     if len(shown) < len(delivered):
         found.append(f"{len(delivered)} codes arrived, {len(shown)} were shown")
     if not codes and any(Behaviour().code in line for line in printed):
@@ -278,6 +282,16 @@ def test_untruths_are_seen() -> None:
     assert untruths(["Refunded.", "Code: 012345"], delivered)
     assert untruths(["Code: 012345"], [])
     assert untruths(["Error: the order may be cancelled or refunded"], []) == []
+
+
+def test_refund_of_an_order_that_was_never_paid_is_an_untruth() -> None:
+    simulator = Simulator(clock=ManualClock())
+    simulator.handle("POST", "/createorder", {}, b'{"country": 187, "service": "tg"}')
+    unpaid = simulator.orders
+
+    assert untruths(["Refunded."], unpaid) == ["nothing was paid: Refunded."]
+    assert untruths(["What was paid is refunded."], unpaid) == []
+    assert untruths(["cancelled"], unpaid) == []
 
 
 # --- shell blocks ---------------------------------------------------------------------------------

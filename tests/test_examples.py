@@ -45,6 +45,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TOKEN = "42:example"
 
 Connect = Callable[..., Sms4SatsClient]
+Listener = Callable[[Event], None]
 
 PAYS = Behaviour(pay_delay=0)
 NO_CODE = Behaviour(pay_delay=0, code_delay=None)
@@ -308,6 +309,66 @@ async def test_next_start_of_the_bot_cancels_what_is_pending(
     first, second = capsys.readouterr().out.splitlines()
     assert first == "187/tg: no code, money refunded"
     assert second.startswith("atlantis/tg: the service's list has no country 'atlantis'")
+
+
+# --- the service of the page ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def page_app(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sms4sats_clock: ManualClock
+) -> Callable[[], FastAPI]:
+    """Return a function that runs the service of docs/web_service.md, also after a restart."""
+    page = (EXAMPLES.parent / "docs" / "web_service.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)  # for its journal
+    monkeypatch.setattr("sms4sats_async.Sms4SatsClient", connect)
+    sms4sats_clock.autojump = False
+
+    def run() -> FastAPI:
+        names: dict[str, Any] = {}
+        exec(code, names)  # noqa: S102 - our own page
+        app: FastAPI = names["app"]
+        return app
+
+    return run
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("behaviour", "seconds", "state", "code"),
+    [
+        pytest.param(PAYS, 60, "code received", "012345", id="code"),
+        pytest.param(NO_CODE, 310, "cancelled", None, id="cancelled"),
+    ],
+)
+async def test_service_of_the_page_returns_the_number_and_the_end_after_a_restart(
+    page_app: Callable[[], FastAPI],
+    sms4sats_simulator: Simulator,
+    sms4sats_clock: ManualClock,
+    *,
+    behaviour: Behaviour,
+    seconds: float,
+    state: str,
+    code: str | None,
+) -> None:
+    sms4sats_simulator.behaviour = behaviour
+    async with serving(page_app()) as http:
+        order = (await http.post("/codes")).json()
+        ticket = {"ticket": order["ticket"]}
+        created = await report(http, ticket)
+        await sms4sats_clock.advance(12)
+        numbered = await until_set(http, ticket, "number")
+    async with serving(page_app()) as http:
+        await sms4sats_clock.advance(seconds)
+        done = await until_set(http, ticket, "end")
+        missing = await http.get("/codes", headers={"ticket": "0123"})
+
+    assert order["invoice"].startswith("lnbcrt")
+    assert created == {"number": None, "code": None, "end": None}
+    assert numbered["number"].startswith("+1555")
+    assert done == {**numbered, "code": code, "end": state}
+    assert missing.status_code == 404
 
 
 # --- the Telegram bot -----------------------------------------------------------------------------
@@ -625,11 +686,11 @@ def test_bot_describes_every_result(result: OrderResult, text: str) -> None:
 def table(text: str) -> list[list[str]]:
     """The rows that the script has written, without their heading, sorted."""
     heading, *rows = csv.reader(text.splitlines())
-    assert heading == ["country", "service", "code", "number", "money"]
+    assert heading == ["country", "service", "code", "number", "end"]
     return sorted(rows)
 
 
-def planned(simulator: Simulator, **plans: Behaviour) -> Callable[[Event], None]:
+def planned(simulator: Simulator, **plans: Behaviour) -> Listener:
     """Return a listener that gives each service's orders a behaviour of their own."""
 
     def tell(event: Event) -> None:
@@ -649,25 +710,34 @@ async def test_the_script_writes_each_code_or_refund(
     released = Behaviour(pay_delay=0, number_available=False)
     tell = planned(sms4sats_simulator, tg=PAYS, wa=NO_CODE, go=released)
 
+    def planned_connect(*, on_event: Listener, **settings: Any) -> Sms4SatsClient:
+        def both(event: Event) -> None:
+            tell(event)
+            on_event(event)
+
+        return connect(on_event=both, **settings)
+
     failed = await many_orders.run(
         [(43, "tg"), ("germany", "wa"), (6, "go"), (6, "no-such-service")],
         wait=300,
         journal_path=str(tmp_path / "orders"),
-        connect=partial(connect, on_event=tell),
+        connect=planned_connect,
     )
 
     shown = capsys.readouterr()
     rows = table(shown.out)
     assert [row[:3] + row[4:] for row in rows] == [
-        ["43", "tg", "012345", "settled"],
+        ["43", "tg", "012345", "code received"],
         ["6", "go", "", "refunded"],
         ["6", "no-such-service", "", rows[2][4]],
-        ["germany", "wa", "", "refunded"],
+        ["germany", "wa", "", "cancelled"],
     ]
     assert rows[0][3] == rows[0][3].strip() != ""
     assert "no such service" in rows[2][4]
     assert failed == 1
     assert shown.err.count("lnbcrt") == 3
+    assert f"43/tg: number {rows[0][3]}\n" in shown.err
+    assert shown.err.count(": number ") == 2
     assert_no_held_orders(sms4sats_simulator)
 
 
@@ -698,9 +768,11 @@ async def test_the_script_resumes_the_orders_of_an_interrupted_run(
     await run()
 
     assert_no_held_orders(sms4sats_simulator)
-    assert [row[:3] + row[4:] for row in table(capsys.readouterr().out)] == [
-        ["43", "tg", "", "refunded"],
-        ["43", "wa", "", "refunded"],
+    shown = capsys.readouterr()
+    assert shown.err.count("43/tg: number +1555") == 1
+    assert [row[:3] + row[4:] for row in table(shown.out)] == [
+        ["43", "tg", "", "cancelled"],
+        ["43", "wa", "", "cancelled"],
     ]
 
 
@@ -739,8 +811,8 @@ async def test_the_script_writes_a_code_that_arrives_during_the_cancel(
         [(43, "tg")], wait=300, journal_path=str(tmp_path / "orders"), connect=connect
     )
 
-    ((*row, number, money),) = table(capsys.readouterr().out)
-    assert (failed, row, money) == (0, ["43", "tg", "012345"], "settled")
+    ((*row, number, end),) = table(capsys.readouterr().out)
+    assert (failed, row, end) == (0, ["43", "tg", "012345"], "code received")
     assert number.startswith("+1555")
 
 
@@ -772,7 +844,7 @@ def test_the_script_says_what_to_do_after_ctrl_c(
     monkeypatch.setattr(anyio, "run", interrupted)
 
     with pytest.raises(SystemExit) as ended:
-        as_a_program("many_orders.py", "187/tg", "germany/wa")
+        as_a_program("many_orders.py", "43/tg", "germany/wa")
 
     assert ended.value.code == 130
     assert "Run it again" in capsys.readouterr().err

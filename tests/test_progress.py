@@ -122,8 +122,8 @@ def folded(*events: Event, now: float = NOW) -> Row:
         ),
         pytest.param([polled(ARRIVED)], "code received, money settled", id="code"),
         pytest.param([polled(OrderStatus("x", OrderState.UNKNOWN))], "unknown", id="unknown"),
-        pytest.param([CANCELLED], "cancelled, money refunded", id="cancelled"),
-        pytest.param([REFUNDED_END], "refunded, money refunded", id="refunded"),
+        pytest.param([CANCELLED], "cancelled, what was paid is refunded", id="cancelled"),
+        pytest.param([REFUNDED_END], "refunded, what was paid is refunded", id="refunded"),
         pytest.param([CODE], "code received, money settled", id="code-during-cancel"),
         pytest.param([UNKNOWN_END], "the end is unknown, money held", id="unknown-end"),
         pytest.param(
@@ -215,7 +215,7 @@ def test_a_pipe_gets_lines() -> None:
         "0123…cdef: waiting 2:00: too young",
         "0123…cdef: money held",
         "cancel_order attempt 1 of 4 failed, next in 1.5 s: no answer",
-        "…: cancelled, money refunded",
+        "…: cancelled, what was paid is refunded",
     ]
 
 
@@ -251,7 +251,7 @@ async def test_a_whole_order_is_shown_without_its_id() -> None:
         "cancel_order attempt 1 of 4 failed, next in ",
         "cancel_order attempt 4 of 4 failed: ",
         "waiting 0:05: the service has not cancelled the order yet",
-        "cancelled, money refunded",
+        "cancelled, what was paid is refunded",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
@@ -480,7 +480,7 @@ def test_a_bar_disappears_with_its_order(shown: Progress, screen: Terminal, page
 
     assert not screen.frame()
     assert "\x1b[?25h" in page.getvalue()  # the cursor is visible again
-    assert text_of(page).strip() == "0123…cdef: cancelled, money refunded"
+    assert text_of(page).strip() == "0123…cdef: cancelled, what was paid is refunded"
 
 
 def test_a_bar_disappears_after_the_wait_without_an_event(
@@ -792,7 +792,7 @@ def test_an_order_that_has_ended_has_its_last_line_and_no_bar(
     in_notebook(waiting(120))
     in_notebook(CANCELLED)
 
-    assert cells.plain == "0123…cdef: cancelled, money refunded"
+    assert cells.plain == "0123…cdef: cancelled, what was paid is refunded"
     assert "track" not in cells.page
 
 

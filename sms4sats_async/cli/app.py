@@ -135,7 +135,7 @@ def _flag(name: str, about: str) -> Any:  # noqa: ANN401
     return typer.Option(name, help=about)
 
 
-_A_COUNTRY: Final = _argument("COUNTRY", "A number or a name, such as 187 or germany.")
+_A_COUNTRY: Final = _argument("COUNTRY", "A number or a name, such as 43 or germany.")
 _A_SERVICE: Final = _argument("SERVICE", "A short code, such as tg.")
 _AN_ID: Final = (
     "The order's ID, or its beginning if the journal has it; - reads it from standard input."

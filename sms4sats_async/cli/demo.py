@@ -52,8 +52,8 @@ class Demo:
                 return await self._order_and_cancel(client)
 
     async def _order_and_cancel(self, client: Sms4SatsClient) -> OrderResult:
-        self._say("create_order(187, 'tg')")
-        order = await client.create_order(187, "tg")
+        self._say("create_order('germany', 'tg')")
+        order = await client.create_order("germany", "tg")
         self._say(f"  order {shortened(order.order_id)}")
         self._say(f"  hold invoice to pay: {order.invoice[:40]}…{order.invoice[-6:]}")
         self._simulator.pay(order.invoice)
@@ -68,7 +68,6 @@ class Demo:
 
         status = await client.get_order_status(order)
         self._step(f"get_order_status confirms: {status.state.value}")
-        self._say(f"  the service says: {status.error}")
         self._say("What the service recorded, and where the money was:")
         self._console.print(self._timeline(order.order_id))
         outcome = "unknown" if result.outcome is None else result.outcome.value

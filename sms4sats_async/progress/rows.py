@@ -121,7 +121,9 @@ def fold(row: Row, event: Event, now: float) -> Row:
         # Often, a status showed the end before.
         case OrderEnded(result=result) if not (row.ended and row.state.endswith(_money(result))):
             outcome = "the end is unknown" if result.outcome is None else result.outcome.value
-            state = f"{outcome}, {_money(result)}"
+            # A cancel that worked does not say whether the order was ever paid.
+            money = "what was paid is refunded" if result.refunded else _money(result)
+            state = f"{outcome}, {money}"
             return attrs.evolve(row, state=state, ended=True).say(state, now)
         case _:
             return row
