@@ -400,8 +400,11 @@ def base_url(value: object, *, key_is_set: bool, name: str = "base_url") -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, by its name or its address."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Return whether a host is this machine, by its name or its address.
+
+    A name below `localhost` is not: RFC 6761 keeps it on this machine, but not every resolver does.
+    """
+    if host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback

@@ -38,7 +38,7 @@ class Money(enum.Enum):
     """The service has received the money. It cannot be refunded."""
 
     REFUNDED = "refunded"
-    """The hold invoice was cancelled, so the payer has the money again."""
+    """The hold invoice was cancelled, so the payer has the money, whether it was paid or not."""
 
     UNKNOWN = "unknown"
     """The service's answers do not show where the money is."""

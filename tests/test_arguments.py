@@ -663,7 +663,6 @@ def test_api_key_that_no_header_can_have_is_refused_and_not_shown(value: object)
         ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
         ("http://localhost", "http://localhost"),
         ("http://localhost:8080/", "http://localhost:8080"),
-        ("http://sms.localhost", "http://sms.localhost"),
         ("http://LOCALHOST:80", "http://localhost"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("http://127.1.2.3", "http://127.1.2.3"),
@@ -682,6 +681,8 @@ def test_root_has_one_form(value: str, expected: str, *, key_is_set: bool) -> No
         "http://localhost.example.com",
         "http://127.0.0.1.example.com",
         "http://notlocalhost",
+        # Not every resolver keeps such a name on this machine: some ask a name server.
+        "http://sms.localhost",
         "http://128.0.0.1",
         "http://0.0.0.0",
         "http://192.168.0.1:8080",

@@ -326,6 +326,9 @@ def test_an_error_that_says_nothing_is_no_refund(nothing: object) -> None:
         ({"status": "OK", "orderId": ORDER_ID, "payreq": "paid"}, ORDER_ID, "paid"),
         ({"orderId": " 0042\n", "payreq": " lnbc1\n"}, "0042", "lnbc1"),
         ({"orderId": 42, "payreq": "lnbc1"}, "42", "lnbc1"),
+        # A wallet may refuse an invoice with its scheme, and a QR code has the scheme already.
+        ({"orderId": ORDER_ID, "payreq": " lightning:lnbc1"}, ORDER_ID, "lnbc1"),
+        ({"orderId": ORDER_ID, "payreq": "LIGHTNING:LNBC1"}, ORDER_ID, "LNBC1"),
         # An ID without an invoice is kept: money may be paid for it.
         ({"orderId": ORDER_ID}, ORDER_ID, ""),
         ({"orderId": ORDER_ID, "payreq": None}, ORDER_ID, ""),

@@ -104,7 +104,6 @@ def served() -> Iterator[tuple[Simulator, dict[str, str]]]:
         "http://127.0.0.1:8021",
         "http://127.8.9.10/prefix",
         "http://localhost:8021",
-        "http://sms.localhost",
         "http://[::1]:8021",
     ],
 )
@@ -119,6 +118,7 @@ def test_loopback_root_uses_the_speed(root: str) -> None:
         "https://api2.sms4sats.com",
         "https://127.0.0.1.example.com",
         "https://localhost.example.com",
+        "http://sms.localhost",
         "http://192.168.0.1:8021",
         "http://0.0.0.0:8021",
         "nonsense",

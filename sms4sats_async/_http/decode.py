@@ -62,6 +62,7 @@ _WHOLE: Final = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?", re.ASCII)
 _PHONE_DIGIT: Final = re.compile("[1-9]")
 # What programs write for nothing where they make text of it.
 _NOTHING: Final = frozenset({"", "null", "none", "undefined", "false"})
+_SCHEME: Final = re.compile(r"\Alightning:", re.IGNORECASE)
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits for "find out by the header which of the two"
 
@@ -462,7 +463,8 @@ def decode_created(value: object, _order_id: str | None) -> Created:
         # An order that no call can read or cancel must not be paid, so its invoice is not returned.
         problem = "the answer's orderId cannot be sent: it has control characters or is too long"
         raise _wrong_shape(problem) from None
-    return Created(order_id, (_text(answer.get("payreq")) or "").strip(), answer)
+    invoice = _SCHEME.sub("", (_text(answer.get("payreq")) or "").strip())
+    return Created(order_id, invoice, answer)
 
 
 @attrs.frozen
