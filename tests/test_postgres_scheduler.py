@@ -517,7 +517,7 @@ async def test_one_worker_sweeps_at_a_time(dsn: str) -> None:
         await it.order()
         one, two = await connect(dsn), await connect(dsn)
         late = round((it.clock.now() + 60) * 1e6)
-        sweep = (it.schema, it.client.base_url, late, [])
+        sweep = (it.schema, it.client.base_url, late, list[str]())
         try:
             async with one.transaction():
                 await queue.sweep(one, *sweep)
