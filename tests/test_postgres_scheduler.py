@@ -510,3 +510,20 @@ async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch)
         assert None in {event.order_id for event in it.events_of(JournalFailed)}
         (entry,) = await it.entries()
         assert (entry.code, entry.outcome) == ("007", OrderOutcome.CODE_RECEIVED)
+
+
+async def test_one_worker_sweeps_at_a_time(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        await it.order()
+        one, two = await connect(dsn), await connect(dsn)
+        late = round((it.clock.now() + 60) * 1e6)
+        sweep = (it.schema, it.client.base_url, late, list[str]())
+        try:
+            async with one.transaction():
+                await queue.sweep(one, *sweep)
+                with anyio.fail_after(5):
+                    assert not await queue.sweep(two, *sweep)
+        finally:
+            await one.close()
+            await two.close()
+        assert len(await it.wake_ups()) == 1

@@ -192,7 +192,7 @@ class PostgresScheduler(OrderScheduler):
             most = 0 if is_busy else min(_BATCH, MOST_CLAIMED - len(self))
             try:
                 connection = await self._link.connected()
-                taken = await self._take(connection, most) if most else []
+                taken = await self._take(connection, most) if most else ()
                 is_drained = len(taken) < most
                 self._due.update(taken)
                 await self._claim([*self._due][:AT_ONCE])
