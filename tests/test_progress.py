@@ -219,6 +219,17 @@ def test_a_pipe_gets_lines() -> None:
     ]
 
 
+def test_the_clock_of_a_simulator_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setenv("SMS4SATS_BASE_URL", "http://127.0.0.1:8021")
+    monkeypatch.setenv("SMS4SATS_SPEED", f"2@{now - 1000}")
+    page = io.StringIO()
+
+    Progress(file=page)(waiting(119.5, start=now + 1000))
+
+    assert page.getvalue() == "0123…cdef: waiting 2:00: too young\n"
+
+
 def test_lines_go_to_standard_error_by_the_time_of_the_machine(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

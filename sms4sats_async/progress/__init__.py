@@ -19,6 +19,7 @@ import anyio
 import attrs
 
 from sms4sats_async import Clock, Event, OrderCreated, Waiting
+from sms4sats_async._speed import clock_for
 
 from .live import SafeFile
 from .rows import Row, fold, mask
@@ -52,7 +53,8 @@ class Progress:
     has ended. Use `with`, or call `close`, to remove all bars earlier.
 
     Args:
-        clock: The clock of the client, if it is not the machine's.
+        clock: The clock of the client. None: the clock of a client without arguments, which is the
+            machine's, or that of a simulator (`SMS4SATS_SPEED`).
         display: `"notebook"`, `"terminal"`, `"plain"`, or `"auto"` for the one that fits.
         file: Where to write lines and bars; None: standard error. A file that cannot be written any
             more, such as a closed pipe, is ignored.
@@ -69,6 +71,8 @@ class Progress:
         display: Literal["auto", "notebook", "terminal", "plain"] = "auto",
         file: TextIO | None = None,
     ) -> None:
+        if clock is None:
+            clock = clock_for(os.environ.get("SMS4SATS_BASE_URL", ""), os.environ)
         self._now = time.time if clock is None else clock.now
         self._rows: dict[str | None, Row] = {}
         self._tidied = self._now()
