@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     )
     from sms4sats_async.simulator import Answer, Behaviour, Clock
 
-TICK = 0.25 + 0.01
-"""Seconds between two looks of the scheduler for due polls, and what rounding adds."""
+TICK = 0.1
+"""Seconds between two looks of the scheduler for the due polls of 400 orders."""
 
 FIRST_POLL = 5 + TICK
 """Seconds within which a new order is polled: one interval, and the scheduler's tick."""
