@@ -96,6 +96,8 @@ class OrderScheduler:
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
+        # By their IDs, the orders of a write that is under way, each with the event of its end.
+        self._being_recorded: dict[str, tuple[QueuedOrder, anyio.Event]] = {}
         # Orders that were removed or whose end is unknown; only `add` drives them again.
         self._given_up: set[str] = set()
         self._running = False
@@ -321,10 +323,17 @@ class OrderScheduler:
 
         A loop that first adds many orders and then awaits each call needs a few writes only.
         """
-        recorder, order_id = self._context.recorder, queued.order_id
-        if recorder.journal is None or queued.unrecorded is None:
+        if queued.unrecorded is None:
             await anyio.lowlevel.checkpoint()  # many in a loop must not stop the event loop
-            return
+        while queued.unrecorded is not None:
+            order, recorded = self._being_recorded.get(queued.order_id, (None, None))
+            if order is queued and recorded is not None:
+                await recorded.wait()
+            else:
+                await self._record_with_others(queued)
+
+    async def _record_with_others(self, queued: QueuedOrder) -> None:
+        recorder, order_id = self._context.recorder, queued.order_id
         some = {order_id: queued}
         for each in islice(self._unrecorded.values(), AT_ONCE):
             some.setdefault(each.order_id, each)
@@ -335,11 +344,19 @@ class OrderScheduler:
             for each in some.values()
             if each.unrecorded is not None
         ]
+        recorded = anyio.Event()
+        under_way = {each_id: (each, recorded) for each_id, each in some.items()}
+        self._being_recorded |= under_way
         try:
             entries = await recorder.write(changes)
-        except JournalError as error:  # each other call tries again when it is awaited
+        except JournalError as error:  # each other call tries again
             error.order_id = order_id
             raise
+        finally:
+            for each_id, (each, _) in under_way.items():
+                if self._being_recorded.get(each_id) == (each, recorded):
+                    del self._being_recorded[each_id]
+            recorded.set()
         for (each_id, _), entry in zip(changes, entries, strict=True):
             assert entry is not None  # noqa: S101 - an intent adds an entry
             each = some[each_id]

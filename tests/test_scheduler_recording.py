@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sms4sats_async import (
@@ -22,7 +23,7 @@ from tests.journal_contract import OTHER_ROOT, numbered_order
 from tests.simulated import FailingJournal, Simulated, entry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from sms4sats_async import JournalChange
 
@@ -51,6 +52,43 @@ async def test_orders_that_are_added_before_the_first_await_are_recorded_togethe
         await call
     assert journal.sizes == [2000, 2000, 1000]
     assert len(await journal.pending()) == len(scheduler) == 5000
+
+
+async def test_orders_that_are_added_in_tasks_are_recorded_once() -> None:
+    journal = Counting()
+    scheduler = OrderScheduler(Simulated(journal=journal).client)
+    async with anyio.create_task_group() as group:
+        for number in range(3000):
+            group.start_soon(scheduler.add, numbered_order(number))
+    assert sum(journal.sizes) == len(await journal.pending()) == 3000
+
+
+async def test_each_call_tries_again_if_the_write_of_another_call_failed() -> None:
+    class FailsOnce(Counting):
+        async def update(
+            self, changes: Sequence[tuple[str, JournalChange]], /
+        ) -> Sequence[JournalEntry | None]:
+            await anyio.lowlevel.checkpoint()
+            entries = await super().update(changes)
+            if len(self.sizes) == 1:
+                raise OSError("no space")
+            return entries
+
+    journal = FailsOnce()
+    scheduler = OrderScheduler(Simulated(journal=journal).client)
+    calls = [scheduler.add(numbered_order(number)) for number in range(3)]
+    failures: list[JournalError] = []
+
+    async def add(call: Awaitable[None]) -> None:
+        try:
+            await call
+        except JournalError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for call in calls:
+            group.start_soon(add, call)
+    assert (len(failures), journal.sizes) == (1, [3, 1, 1])
 
 
 async def test_an_order_that_is_awaited_at_once_is_recorded_at_once() -> None:

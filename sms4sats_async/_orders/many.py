@@ -35,10 +35,9 @@ if TYPE_CHECKING:
     from .steps import OrderContext, Step
 
 _TICK_OF_EACH: Final = 0.00025
-_LONGEST_TICK: Final = 0.5
+_LONGEST_TICK: Final = 0.25
 """Seconds between two looks for due polls: a quarter of a millisecond for each order, and at most
-this. So the polls of thousands of orders come in groups, which cost a third less than one by one,
-and those of a few orders come in time."""
+this. So the polls of thousands of orders come in groups, and those of a few orders come in time."""
 
 _PROMOTION: Final = 1.0
 """Seconds between two checks whether a poll that waits for a worker has become a cancel."""
