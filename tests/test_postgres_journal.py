@@ -173,10 +173,11 @@ def test_an_invalid_schema_is_refused(name: Any) -> None:
         PostgresJournal("postgresql://host/name", schema=name)
 
 
-@pytest.mark.parametrize("dsn", ["", 5, None])
-def test_an_invalid_dsn_is_refused(dsn: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="dsn"):
+@pytest.mark.parametrize("dsn", ["", 5, None, b"postgresql://u:secret@h", "secret\0"])
+def test_an_invalid_dsn_is_refused_and_not_shown(dsn: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="dsn must be printable") as caught:
         PostgresJournal(dsn)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("dsn", ["http://u:secret@h/d", "postgresql://u:secret@h:port/d"])
@@ -199,11 +200,20 @@ async def test_a_text_that_no_table_can_hold_costs_no_code(journal: PostgresJour
     assert (entry.code, entry.error) == ("0042", "no ? such")
 
 
-async def test_a_damaged_row_is_an_error(dsn: str, schema: str, journal: PostgresJournal) -> None:
-    await journal.update([add_order(1)])
-    await execute(dsn, f"UPDATE {schema}.orders SET state = 'nonsense'")  # noqa: S608
-    with pytest.raises(JournalError, match="is damaged and is left as it is"):
-        await journal.pending()
+@pytest.mark.parametrize("damage", ["state = 'nonsense'", "country = '[1'"])
+async def test_a_damaged_row_is_reported_and_the_others_are_listed(
+    dsn: str, schema: str, journal: PostgresJournal, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await journal.update([add_order(1), add_order(2)])
+    damaged = numbered_order(1).order_id
+    await execute(dsn, f"UPDATE {schema}.orders SET {damage} WHERE order_id = '{damaged}'")  # noqa: S608
+    for listed in (await journal.pending(), await journal.history()):
+        assert [entry.order for entry in listed] == [numbered_order(2)]
+    for call in (journal.get(damaged), journal.update([add_order(1)])):
+        with pytest.raises(JournalError, match="is damaged and is left as it is"):
+            await call
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    assert damaged not in caplog.text
 
 
 # --- event loops ----------------------------------------------------------------------------------
@@ -301,7 +311,7 @@ async def test_a_row_that_is_refused_costs_the_others_nothing(
             group.start_soon(add, number)
     (error,) = ends
     assert "refused this" in str(error)
-    assert f"{3:064x}" not in str(error)
+    assert f"{3:064x}" not in "".join(traceback.format_exception(error))
     assert len(await journal.pending()) == 5
 
 

@@ -31,7 +31,7 @@ from sms4sats_async.postgres import PostgresJournal, PostgresScheduler, queue
 from sms4sats_async.postgres import scheduler as schedulers
 from sms4sats_async.simulator import Behaviour
 from tests.crash_bot import SharedClock
-from tests.postgres import Outage, connect, fetch, until
+from tests.postgres import Outage, connect, execute, fetch, until
 from tests.simulated import CODE, HELD, METADATA, NEVER_REFUNDED, NO_NUMBER, Simulated
 
 SPEED = 400.0
@@ -489,6 +489,21 @@ async def test_an_error_of_add_has_the_order_id(dsn: str) -> None:
         with pytest.raises(JournalError) as caught:
             await scheduler.add("4")
         assert caught.value.order_id == "4"
+
+
+async def test_a_damaged_row_stops_no_other_order(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        damaged, other = await it.order(), await it.order()
+        for order in (damaged, other):
+            await worker.scheduler.add(order)
+        await execute(
+            dsn,
+            f"UPDATE {it.schema}.orders SET state = 'x' WHERE order_id = '{damaged.order_id}'",  # noqa: S608
+        )
+        async with running(worker):
+            await it.delivered()
+        assert [result.order_id for result in worker.results] == [other.order_id]
 
 
 async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
