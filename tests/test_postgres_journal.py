@@ -20,6 +20,8 @@ import pytest
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
 from sms4sats_async import InvalidArgumentError, JournalError, OrderJournal, RequestOutcome
+from sms4sats_async._orders.steps import claim_if_ours
+from sms4sats_async.client import order_context
 from sms4sats_async.journal.entry import (
     LEASE,
     acknowledge,
@@ -394,6 +396,20 @@ async def test_an_order_that_was_not_requested_leaves_no_entry_after_the_outage(
     outage.on = False
     await outage.ended(journal)
     assert len(await journal.history()) == 1
+
+
+async def test_a_claim_that_an_outage_delayed_takes_no_order_from_its_driver(
+    journal: PostgresJournal,
+) -> None:
+    """Only one of two workers was cut off, for longer than a lease and what clocks differ."""
+    it = Simulated(journal=journal)
+    order, context = await it.order(), order_context(it.client)
+    late = claim_if_ours(context, "late")
+    await it.clock.sleep(200)
+    await journal.update([(order.order_id, claim_if_ours(context, "driver"))])
+    (entry,) = await journal.update([(order.order_id, late)])
+    assert entry is not None
+    assert entry.claimed_by == "driver"
 
 
 async def test_too_much_is_not_kept(

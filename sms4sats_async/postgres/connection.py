@@ -63,7 +63,7 @@ def is_passing(error: BaseException) -> bool:
 def explained(error: BaseException, what: str) -> JournalError:
     """Return a `JournalError` that says why the database cannot be used."""
     if getattr(error, "detail", None) is not None:  # it shows a whole row, and tracebacks show it
-        error.detail = None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        error.detail = None  # type: ignore[attr-defined]
     reason = quote(str(error).partition("\n")[0]) or type(error).__name__
     found = JournalError(f"the journal's database {what}: {reason}")
     found.__cause__ = error
