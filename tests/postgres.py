@@ -9,6 +9,7 @@ import inspect
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,7 @@ def end_server(folder: Path, pid: int) -> None:
         if {*server.DiskList(folder / ".handle_pids.json").get_and_remove(pid)} <= {pid}:
             info = server.PostmasterInfo.read_from_pgdata(folder)
             if info is not None and info.is_running():
-                info.process.terminate()
+                info.process.send_signal(signal.SIGINT)  # it does not wait for its clients
                 info.process.wait(20)
             shutil.rmtree(folder)
 

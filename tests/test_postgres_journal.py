@@ -562,16 +562,24 @@ async def test_a_clock_that_is_set_is_measured_again(
 
 
 async def test_a_measurement_during_which_the_process_stood_still_does_not_count() -> None:
-    class Stopped:
+    class Database:
         async def fetchval(self, _query: str) -> float:
-            clock[0] += 100.0
-            return 0.0
+            clock[0] += stop
+            return 900.0
 
-    clock, shift = [1000.0], connection.ClockShift()
+    clock, shift, database = [1000.0], connection.ClockShift(), cast("Any", Database())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "time", FakeTime(lambda: clock[0]))
-        await shift.measure(cast("Any", Stopped()))
-    assert shift.microseconds == 0
+        stop = 100.0
+        with pytest.raises(TimeoutError):  # no time may be written before it is known
+            await shift.measure(database)
+        clock[0], stop = 1000.0, 0.0
+        await shift.measure(database)
+        assert shift.microseconds == 100_000_000
+        patch.setattr(connection, "_MEASURE_AFTER", 0.0)
+        stop = 100.0
+        await shift.measure(database)
+        assert shift.microseconds == 100_000_000
 
 
 # --- connections, and the extra -------------------------------------------------------------------
