@@ -218,6 +218,26 @@ async def test_a_new_deadline_reaches_it_before_it_renews_its_claim(dsn: str) ->
             await until(lambda: [x for x in [held.get(order.order_id)] if x and x.deadline > 800])
 
 
+async def test_a_change_that_comes_while_its_order_is_claimed_is_not_missed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(dsn) as it:
+        scheduler = it.worker().scheduler
+        await scheduler.add(await it.order(), timeout=600)
+        (entry,) = await it.entries()
+        update = PostgresJournal.transact
+
+        async def change_meanwhile(self: PostgresJournal, *words: Any) -> Any:
+            written = await update(self, *words)
+            scheduler._hear_change(None, 1, "", f"{scheduler._owner} {entry.key}")  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            return written
+
+        monkeypatch.setattr(PostgresJournal, "transact", change_meanwhile)
+        scheduler._due.add(entry.key)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        await scheduler._claim([entry.key])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        assert scheduler._due == {entry.key}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
 async def test_a_removed_order_is_left_alone_by_the_worker_that_drives_it(dsn: str) -> None:
     async with fleet(dsn) as it:
         worker, adding = it.worker(), PostgresScheduler(it.client)

@@ -231,14 +231,15 @@ class PostgresScheduler(OrderScheduler):
             return
         recorder, change = self._context.recorder, claim_if_ours(self._context, self._owner)
         entries: Sequence[JournalEntry | None]
+        self._due.difference_update(references)  # before the write: a change may come during it
         try:
             entries = await recorder.write([(reference, change) for reference in references])
         except JournalError as error:
             if not isinstance(error.__cause__, DamagedRowError):
+                self._due.update(references)
                 raise
             # One row that is damaged costs no other order.
             entries = [await recorder.note(None, change, key=each) for each in references]
-        self._due.difference_update(references)
         now, waiting = recorder.now(), set(self._store.order_ids)
         ours = [
             (entry, entry.order_id, entry.claimed_until)
