@@ -547,6 +547,19 @@ async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch)
         assert (entry.code, entry.outcome) == ("007", OrderOutcome.CODE_RECEIVED)
 
 
+async def test_an_order_that_an_outage_kept_from_being_claimed_is_claimed_later(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(dsn) as it:
+        outage = Outage(dsn, monkeypatch)
+        scheduler = it.worker().scheduler
+        await outage.begin()
+        with pytest.raises(JournalError):
+            await scheduler._claim(["key"])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        assert scheduler._due == {"key"}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        outage.on = False
+
+
 async def test_one_worker_sweeps_at_a_time(dsn: str) -> None:
     async with fleet(dsn) as it:
         await it.order()
