@@ -2,8 +2,8 @@
 
     SMS4SATS_POSTGRES_DSN=postgresql://bot:password@db/bot python examples/worker.py
 
-Start as many as you need, on any number of machines. SIGTERM ends one: it finishes the requests
-that are under way, and the others go on with its orders at once.
+Start as many as you need, on any number of machines. SIGTERM ends one: it cancels the requests that
+are under way, and the others go on with its orders at once.
 
     pip install 'sms4sats-async[postgres]'
 """

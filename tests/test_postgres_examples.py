@@ -184,6 +184,7 @@ def test_the_compose_file_names_what_exists() -> None:
     (copied,) = re.findall(r"COPY (.*) /", program)
     for name in copied.split():
         assert (EXAMPLES / name).is_file()
+    assert "--host=localhost" in compose["services"]["db"]["healthcheck"]["test"]
     started = [each.get("entrypoint", each.get("command")) for each in compose["services"].values()]
     assert started == [
         None,

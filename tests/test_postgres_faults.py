@@ -66,11 +66,13 @@ class Worker:
         times = (scene.speed, scene.epoch, scene.origin, ahead, float(alone))
         self._scene = scene
         self.process = subprocess.Popen(  # noqa: S603 - Python itself, with words of ours
-            [sys.executable, str(WORKER), name, scene.root, scene.dsn, scene.schema]
+            [sys.executable, str(WORKER), name, scene.root, scene.schema]
             + [repr(each) for each in times],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(WORKER.parent.parent)},
+            env=os.environ
+            | {"PYTHONPATH": str(WORKER.parent.parent), "SMS4SATS_POSTGRES_DSN": scene.dsn},
         )
         self._guard = threading.Timer(LIFE, self.process.kill)
         self._guard.start()
@@ -93,8 +95,9 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 class Scene:
@@ -242,6 +245,39 @@ def scene_on(dsn: str, seed: object, **options: Any) -> Generator[Scene]:
 def scene(dsn: str, request: pytest.FixtureRequest) -> Iterator[Scene]:
     with scene_on(dsn, request.node.name) as made:
         yield made
+
+
+CRASH = """
+import asyncio, os, signal, subprocess, sys
+from sms4sats_async.postgres import PostgresJournal
+from tests.postgres import Server
+from tests.test_postgres_faults import WORKER
+server = Server(sys.argv[1])
+asyncio.run(PostgresJournal(server.dsn).create_schema())
+words = ["w0", "http://127.0.0.1:9", "sms4sats", "1.0", "0.0", "0.0", "0.0", "0.0"]
+worker = subprocess.Popen(
+    [sys.executable, str(WORKER), *words],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    env=os.environ | {"PYTHONPATH": ".", "SMS4SATS_POSTGRES_DSN": server.dsn},
+)
+assert worker.stdout.readline() == b"READY\\n"
+print(server.folder, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_test_process_that_is_killed_leaves_no_server(testrun_uid: str) -> None:
+    done = subprocess.run(  # noqa: S603 - Python itself, with words of ours
+        [sys.executable, "-c", CRASH, f"{testrun_uid}-crash"],
+        capture_output=True,  # its pipes are open as long as any of the processes lives
+        text=True,
+        check=False,
+        timeout=LIFE,
+        cwd=WORKER.parent.parent,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not Path(done.stdout.strip()).exists()
 
 
 # --- the faults -----------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ import pytest
 pytest.importorskip("asyncpg", reason="the extra `postgres` is not installed")
 
 from sms4sats_async import InvalidArgumentError, JournalError, OrderJournal, RequestOutcome
+from sms4sats_async._orders.steps import claim_if_ours
+from sms4sats_async.client import order_context
 from sms4sats_async.journal.entry import (
     LEASE,
     acknowledge,
@@ -173,10 +175,11 @@ def test_an_invalid_schema_is_refused(name: Any) -> None:
         PostgresJournal("postgresql://host/name", schema=name)
 
 
-@pytest.mark.parametrize("dsn", ["", 5, None])
-def test_an_invalid_dsn_is_refused(dsn: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="dsn"):
+@pytest.mark.parametrize("dsn", ["", 5, None, b"postgresql://u:secret@h", "secret\0"])
+def test_an_invalid_dsn_is_refused_and_not_shown(dsn: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="dsn must be printable") as caught:
         PostgresJournal(dsn)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("dsn", ["http://u:secret@h/d", "postgresql://u:secret@h:port/d"])
@@ -199,11 +202,20 @@ async def test_a_text_that_no_table_can_hold_costs_no_code(journal: PostgresJour
     assert (entry.code, entry.error) == ("0042", "no ? such")
 
 
-async def test_a_damaged_row_is_an_error(dsn: str, schema: str, journal: PostgresJournal) -> None:
-    await journal.update([add_order(1)])
-    await execute(dsn, f"UPDATE {schema}.orders SET state = 'nonsense'")  # noqa: S608
-    with pytest.raises(JournalError, match="is damaged and is left as it is"):
-        await journal.pending()
+@pytest.mark.parametrize("damage", ["state = 'nonsense'", "country = '[1'"])
+async def test_a_damaged_row_is_reported_and_the_others_are_listed(
+    dsn: str, schema: str, journal: PostgresJournal, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await journal.update([add_order(1), add_order(2)])
+    damaged = numbered_order(1).order_id
+    await execute(dsn, f"UPDATE {schema}.orders SET {damage} WHERE order_id = '{damaged}'")  # noqa: S608
+    for listed in (await journal.pending(), await journal.history()):
+        assert [entry.order for entry in listed] == [numbered_order(2)]
+    for call in (journal.get(damaged), journal.update([add_order(1)])):
+        with pytest.raises(JournalError, match="is damaged and is left as it is"):
+            await call
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    assert damaged not in caplog.text
 
 
 # --- event loops ----------------------------------------------------------------------------------
@@ -301,7 +313,7 @@ async def test_a_row_that_is_refused_costs_the_others_nothing(
             group.start_soon(add, number)
     (error,) = ends
     assert "refused this" in str(error)
-    assert f"{3:064x}" not in str(error)
+    assert f"{3:064x}" not in "".join(traceback.format_exception(error))
     assert len(await journal.pending()) == 5
 
 
@@ -384,6 +396,20 @@ async def test_an_order_that_was_not_requested_leaves_no_entry_after_the_outage(
     outage.on = False
     await outage.ended(journal)
     assert len(await journal.history()) == 1
+
+
+async def test_a_claim_that_an_outage_delayed_takes_no_order_from_its_driver(
+    journal: PostgresJournal,
+) -> None:
+    """Only one of two workers was cut off, for longer than a lease and what clocks differ."""
+    it = Simulated(journal=journal)
+    order, context = await it.order(), order_context(it.client)
+    late = claim_if_ours(context, "late")
+    await it.clock.sleep(200)
+    await journal.update([(order.order_id, claim_if_ours(context, "driver"))])
+    (entry,) = await journal.update([(order.order_id, late)])
+    assert entry is not None
+    assert entry.claimed_by == "driver"
 
 
 async def test_too_much_is_not_kept(
@@ -536,16 +562,24 @@ async def test_a_clock_that_is_set_is_measured_again(
 
 
 async def test_a_measurement_during_which_the_process_stood_still_does_not_count() -> None:
-    class Stopped:
+    class Database:
         async def fetchval(self, _query: str) -> float:
-            clock[0] += 100.0
-            return 0.0
+            clock[0] += stop
+            return 900.0
 
-    clock, shift = [1000.0], connection.ClockShift()
+    clock, shift, database = [1000.0], connection.ClockShift(), cast("Any", Database())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "time", FakeTime(lambda: clock[0]))
-        await shift.measure(cast("Any", Stopped()))
-    assert shift.microseconds == 0
+        stop = 100.0
+        with pytest.raises(TimeoutError):  # no time may be written before it is known
+            await shift.measure(database)
+        clock[0], stop = 1000.0, 0.0
+        await shift.measure(database)
+        assert shift.microseconds == 100_000_000
+        patch.setattr(connection, "_MEASURE_AFTER", 0.0)
+        stop = 100.0
+        await shift.measure(database)
+        assert shift.microseconds == 100_000_000
 
 
 # --- connections, and the extra -------------------------------------------------------------------

@@ -31,7 +31,7 @@ from sms4sats_async.postgres import PostgresJournal, PostgresScheduler, queue
 from sms4sats_async.postgres import scheduler as schedulers
 from sms4sats_async.simulator import Behaviour
 from tests.crash_bot import SharedClock
-from tests.postgres import Outage, connect, fetch, until
+from tests.postgres import Outage, connect, execute, fetch, until
 from tests.simulated import CODE, HELD, METADATA, NEVER_REFUNDED, NO_NUMBER, Simulated
 
 SPEED = 400.0
@@ -216,6 +216,26 @@ async def test_a_new_deadline_reaches_it_before_it_renews_its_claim(dsn: str) ->
             await adding.add(order, timeout=900)
             held = worker.scheduler._queue  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             await until(lambda: [x for x in [held.get(order.order_id)] if x and x.deadline > 800])
+
+
+async def test_a_change_that_comes_while_its_order_is_claimed_is_not_missed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(dsn) as it:
+        scheduler = it.worker().scheduler
+        await scheduler.add(await it.order(), timeout=600)
+        (entry,) = await it.entries()
+        update = PostgresJournal.transact
+
+        async def change_meanwhile(self: PostgresJournal, *words: Any) -> Any:
+            written = await update(self, *words)
+            scheduler._hear_change(None, 1, "", f"{scheduler._owner} {entry.key}")  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            return written
+
+        monkeypatch.setattr(PostgresJournal, "transact", change_meanwhile)
+        scheduler._due.add(entry.key)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        await scheduler._claim([entry.key])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        assert scheduler._due == {entry.key}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_removed_order_is_left_alone_by_the_worker_that_drives_it(dsn: str) -> None:
@@ -491,6 +511,21 @@ async def test_an_error_of_add_has_the_order_id(dsn: str) -> None:
         assert caught.value.order_id == "4"
 
 
+async def test_a_damaged_row_stops_no_other_order(dsn: str) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        damaged, other = await it.order(), await it.order()
+        for order in (damaged, other):
+            await worker.scheduler.add(order)
+        await execute(
+            dsn,
+            f"UPDATE {it.schema}.orders SET state = 'x' WHERE order_id = '{damaged.order_id}'",  # noqa: S608
+        )
+        async with running(worker):
+            await it.delivered()
+        assert [result.order_id for result in worker.results] == [other.order_id]
+
+
 async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet(dsn, attrs.evolve(CODE, code_delay=200)) as it:
         outage = Outage(dsn, monkeypatch)
@@ -510,6 +545,19 @@ async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch)
         assert None in {event.order_id for event in it.events_of(JournalFailed)}
         (entry,) = await it.entries()
         assert (entry.code, entry.outcome) == ("007", OrderOutcome.CODE_RECEIVED)
+
+
+async def test_an_order_that_an_outage_kept_from_being_claimed_is_claimed_later(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(dsn) as it:
+        outage = Outage(dsn, monkeypatch)
+        scheduler = it.worker().scheduler
+        await outage.begin()
+        with pytest.raises(JournalError):
+            await scheduler._claim(["key"])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        assert scheduler._due == {"key"}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        outage.on = False
 
 
 async def test_one_worker_sweeps_at_a_time(dsn: str) -> None:

@@ -650,7 +650,12 @@ def claim_if_ours(
     take = claim(owner, recorder.now(), has_died=has_died, intent=intent)
 
     def change(entry: JournalEntry | None) -> JournalEntry | None:
-        return take(entry) if entry is None or belongs_to(entry, recorder.base_url) else entry
+        if entry is None:
+            return take(entry)
+        # After an outage, a journal may write this minutes later than `take` reckons.
+        left = claim_left(entry, owner, recorder.now()).total_seconds()
+        is_held = left > 0 and not has_died(entry.claimed_by or "")
+        return entry if is_held or not belongs_to(entry, recorder.base_url) else take(entry)
 
     return change
 

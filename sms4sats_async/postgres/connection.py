@@ -62,6 +62,8 @@ def is_passing(error: BaseException) -> bool:
 
 def explained(error: BaseException, what: str) -> JournalError:
     """Return a `JournalError` that says why the database cannot be used."""
+    if getattr(error, "detail", None) is not None:  # it shows a whole row, and tracebacks show it
+        error.detail = None  # type: ignore[attr-defined]
     reason = quote(str(error).partition("\n")[0]) or type(error).__name__
     found = JournalError(f"the journal's database {what}: {reason}")
     found.__cause__ = error
@@ -83,18 +85,23 @@ class ClockShift:
         self._ahead = 0.0
 
     async def measure(self, connection: Connection) -> None:
-        """Measure it, unless that was done a moment ago and no clock has jumped since."""
+        """Measure it, unless that was done a moment ago and no clock has jumped since.
+
+        Raises:
+            TimeoutError: The difference is not known.
+        """
         steady = time.monotonic()
-        if (
-            steady - self._measured_at < _MEASURE_AFTER
-            and abs(time.time() - steady - self._ahead) < _STEADY
-        ):
+        has_jumped = abs(time.time() - steady - self._ahead) >= _STEADY  # or was never measured
+        if steady - self._measured_at < _MEASURE_AFTER and not has_jumped:
             return
         before = time.time()
         database: float = await connection.fetchval(_NOW)
         after = time.time()
         if not 0 <= after - before < _STEADY:
-            return  # the process stood still, or its clock was set; the next use measures again
+            # The answer came late, the process stood still, or its clock was set.
+            if has_jumped:  # to others, an order of a wrong time may be old enough for a cancel
+                raise TimeoutError("it answers too slowly to compare the clocks")
+            return  # the next use measures again
         self._measured_at = time.monotonic()
         self._ahead = time.time() - self._measured_at
         shift = (before + after) / 2 - database

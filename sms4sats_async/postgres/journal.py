@@ -1,24 +1,27 @@
 """A journal in PostgreSQL, for many processes on many machines."""
 
 import asyncio  # asyncpg runs on asyncio only
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from sms4sats_async._validate import aware, whole_number
 from sms4sats_async._validate import text as as_text
-from sms4sats_async.errors import JournalError
+from sms4sats_async.errors import InvalidArgumentError, JournalError
 from sms4sats_async.journal import JournalChange, JournalEntry
 from sms4sats_async.journal.memory import MemoryJournal, entries_of, holding
-from sms4sats_async.journal.rows import LARGEST, microseconds
+from sms4sats_async.journal.rows import LARGEST, DamagedRowError, microseconds
 
 from .connection import ClockShift, Link, connect, explained, is_passing
 from .queue import install
 from .schema import Connection, Statements, checked_name, entry_for, row_for, storable
 
 T = TypeVar("T")
+
+_LOGGER: Final = logging.getLogger("sms4sats_async.journal")
 
 _AT_ONCE: Final = 500
 """Changes that are written in one transaction, at least where one update has more."""
@@ -104,7 +107,11 @@ class PostgresJournal:
     """
 
     def __init__(self, dsn: str, *, schema: str = "sms4sats") -> None:
-        self._dsn = as_text("dsn", dsn)
+        try:
+            self._dsn = as_text("dsn", dsn)
+        except InvalidArgumentError:  # its text shows the value
+            problem = "dsn must be printable text and not empty"
+            raise InvalidArgumentError(problem) from None
         self._schema = checked_name(schema)
         self._statements = Statements(self._schema)
         self._shift = ClockShift()
@@ -200,8 +207,12 @@ class PostgresJournal:
         Raises:
             JournalError: If the database cannot be used.
         """
-        found = await self._entries(self._statements.get, storable(order_id))
-        return found[0] if found else None
+
+        async def find(connection: Connection) -> JournalEntry | None:
+            rows = await connection.fetch(self._statements.get, storable(order_id))
+            return entry_for(rows[0], self._shift.microseconds) if rows else None
+
+        return await self.read(find)
 
     async def history(
         self, *, since: datetime | None = None, limit: int | None = None
@@ -217,8 +228,7 @@ class PostgresJournal:
         async def read(connection: Connection) -> list[JournalEntry]:
             shift = self._shift.microseconds
             start = -LARGEST if first is None else first - shift
-            rows = await connection.fetch(self._statements.history, start, most)
-            return [entry_for(row, shift) for row in rows]
+            return self._listed(await connection.fetch(self._statements.history, start, most))
 
         return await self.read(read)
 
@@ -335,10 +345,19 @@ class PostgresJournal:
 
     async def _entries(self, statement: str, *values: object) -> list[JournalEntry]:
         async def fetch(connection: Connection) -> list[JournalEntry]:
-            shift = self._shift.microseconds
-            return [entry_for(row, shift) for row in await connection.fetch(statement, *values)]
+            return self._listed(await connection.fetch(statement, *values))
 
         return await self.read(fetch)
+
+    def _listed(self, rows: Iterable[Sequence[Any]]) -> list[JournalEntry]:
+        """Return the entries of rows. One that is damaged is reported, and costs no other."""
+        entries: list[JournalEntry] = []
+        for row in rows:
+            try:
+                entries.append(entry_for(row, self._shift.microseconds))
+            except DamagedRowError as error:
+                _LOGGER.error("the journal %s: %s", self._schema, error)  # noqa: TRY400 - no cause
+        return entries
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from sms4sats_async.errors import InvalidArgumentError, JournalError
 from sms4sats_async.journal import JournalChange, JournalEntry
 from sms4sats_async.journal.entry import both, defer, record_intent, release_claim
 from sms4sats_async.journal.recorder import Recorder
-from sms4sats_async.journal.rows import microseconds
+from sms4sats_async.journal.rows import DamagedRowError, microseconds
 from sms4sats_async.models import Order
 from sms4sats_async.results import OrderResult
 from sms4sats_async.scheduler import OrderScheduler
@@ -230,8 +230,16 @@ class PostgresScheduler(OrderScheduler):
         if not references:
             return
         recorder, change = self._context.recorder, claim_if_ours(self._context, self._owner)
-        entries = await recorder.write([(reference, change) for reference in references])
-        self._due.difference_update(references)
+        entries: Sequence[JournalEntry | None]
+        self._due.difference_update(references)  # before the write: a change may come during it
+        try:
+            entries = await recorder.write([(reference, change) for reference in references])
+        except JournalError as error:
+            if not isinstance(error.__cause__, DamagedRowError):
+                self._due.update(references)
+                raise
+            # One row that is damaged costs no other order.
+            entries = [await recorder.note(None, change, key=each) for each in references]
         now, waiting = recorder.now(), set(self._store.order_ids)
         ours = [
             (entry, entry.order_id, entry.claimed_until)

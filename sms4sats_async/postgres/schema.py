@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sms4sats_async._redact import show
 from sms4sats_async.errors import InvalidArgumentError, JournalError
-from sms4sats_async.journal.rows import FIELDS, MOMENTS, entry_of, row_of
+from sms4sats_async.journal.rows import FIELDS, MOMENTS, DamagedRowError, entry_of, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 
 _COUNTRY: Final = FIELDS.index("country")
+_ORDER_ID: Final = FIELDS.index("order_id")
 _WHOLE: Final = frozenset({"minimum_age", "paid", "refusals", *(FIELDS[each] for each in MOMENTS)})
 _NEEDED: Final = frozenset({"key", "kind", "created_at"})
 _COLUMNS: Final = ", ".join(
@@ -210,10 +211,17 @@ def row_for(entry: JournalEntry, shift: int) -> list[Any]:
 
 
 def entry_for(row: Sequence[Any], shift: int) -> JournalEntry:
-    """Return the entry of a row."""
+    """Return the entry of a row.
+
+    Raises:
+        DamagedRowError: A value is not one that `row_for` returns.
+    """
     values = _moved(list(row), shift)
     if values[_COUNTRY] is not None:
-        values[_COUNTRY] = json.loads(values[_COUNTRY])
+        try:
+            values[_COUNTRY] = json.loads(values[_COUNTRY])
+        except ValueError as error:
+            raise DamagedRowError(None, values[_ORDER_ID]) from error
     return entry_of(values)
 
 
