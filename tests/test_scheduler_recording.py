@@ -41,6 +41,7 @@ class Counting(MemoryJournal):
         self, changes: Sequence[tuple[str, JournalChange]], /
     ) -> Sequence[JournalEntry | None]:
         self.sizes.append(len(changes))
+        await anyio.lowlevel.checkpoint()
         return await super().update(changes)
 
 
@@ -57,9 +58,13 @@ async def test_orders_that_are_added_before_the_first_await_are_recorded_togethe
 async def test_orders_that_are_added_in_tasks_are_recorded_once() -> None:
     journal = Counting()
     scheduler = OrderScheduler(Simulated(journal=journal).client)
+
+    async def add(number: int) -> None:
+        await scheduler.add(numbered_order(number))
+
     async with anyio.create_task_group() as group:
         for number in range(3000):
-            group.start_soon(scheduler.add, numbered_order(number))
+            group.start_soon(add, number)
     assert sum(journal.sizes) == len(await journal.pending()) == 3000
 
 
@@ -68,7 +73,6 @@ async def test_each_call_tries_again_if_the_write_of_another_call_failed() -> No
         async def update(
             self, changes: Sequence[tuple[str, JournalChange]], /
         ) -> Sequence[JournalEntry | None]:
-            await anyio.lowlevel.checkpoint()
             entries = await super().update(changes)
             if len(self.sizes) == 1:
                 raise OSError("no space")
