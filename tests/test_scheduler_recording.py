@@ -95,6 +95,39 @@ async def test_each_call_tries_again_if_the_write_of_another_call_failed() -> No
     assert (len(failures), journal.sizes) == (1, [3, 1, 1])
 
 
+async def test_an_order_that_is_added_again_during_its_write_gets_the_newer_deadline() -> None:
+    class Gated(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gates = [anyio.Event(), anyio.Event()]
+
+        async def update(
+            self, changes: Sequence[tuple[str, JournalChange]], /
+        ) -> Sequence[JournalEntry | None]:
+            gate = self.gates[len(self.sizes)]
+            entries = await super().update(changes)
+            await gate.wait()
+            return entries
+
+    journal = Gated()
+    scene = Simulated(journal=journal)
+    scheduler, order = OrderScheduler(scene.client), numbered_order(1)
+
+    async def add(timeout: float) -> None:
+        await scheduler.add(order, timeout=timeout)
+
+    async with anyio.create_task_group() as group:
+        for timeout in (60, 90):
+            group.start_soon(add, timeout)
+            await anyio.wait_all_tasks_blocked()
+        for gate in journal.gates:
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+    (entry,) = await journal.pending()
+    assert entry.code_deadline == datetime.fromtimestamp(scene.clock.now() + 90, UTC)
+    assert journal.sizes == [1, 1]
+
+
 async def test_an_order_that_is_awaited_at_once_is_recorded_at_once() -> None:
     journal = Counting()
     scheduler = OrderScheduler(Simulated(journal=journal).client)
