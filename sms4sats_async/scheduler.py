@@ -96,8 +96,8 @@ class OrderScheduler:
         )
         # Of each order the newest `add` that was not awaited yet.
         self._unrecorded: dict[str, QueuedOrder] = {}
-        # By their IDs, the orders of a write that is under way, each with the event of its end.
-        self._being_recorded: dict[str, tuple[QueuedOrder, anyio.Event]] = {}
+        # The orders of each write that is under way, with the event of its end.
+        self._being_recorded: dict[QueuedOrder, anyio.Event] = {}
         # Orders that were removed or whose end is unknown; only `add` drives them again.
         self._given_up: set[str] = set()
         self._running = False
@@ -326,11 +326,11 @@ class OrderScheduler:
         if queued.unrecorded is None:
             await anyio.lowlevel.checkpoint()  # many in a loop must not stop the event loop
         while queued.unrecorded is not None:
-            order, recorded = self._being_recorded.get(queued.order_id, (None, None))
-            if order is queued and recorded is not None:
-                await recorded.wait()
-            else:
+            recorded = self._being_recorded.get(queued)
+            if recorded is None:
                 await self._record_with_others(queued)
+            else:
+                await recorded.wait()
 
     async def _record_with_others(self, queued: QueuedOrder) -> None:
         recorder, order_id = self._context.recorder, queued.order_id
@@ -345,17 +345,15 @@ class OrderScheduler:
             if each.unrecorded is not None
         ]
         recorded = anyio.Event()
-        under_way = {each_id: (each, recorded) for each_id, each in some.items()}
-        self._being_recorded |= under_way
+        self._being_recorded |= dict.fromkeys(some.values(), recorded)
         try:
             entries = await recorder.write(changes)
         except JournalError as error:  # each other call tries again
             error.order_id = order_id
             raise
         finally:
-            for each_id, (each, _) in under_way.items():
-                if self._being_recorded.get(each_id) == (each, recorded):
-                    del self._being_recorded[each_id]
+            for each in some.values():
+                del self._being_recorded[each]
             recorded.set()
         for (each_id, _), entry in zip(changes, entries, strict=True):
             assert entry is not None  # noqa: S101 - an intent adds an entry
