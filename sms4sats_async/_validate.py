@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ._redact import show
 from .errors import InvalidArgumentError
+from .models import Order
 
 if TYPE_CHECKING:
     import attrs
@@ -253,11 +254,13 @@ def country(value: object) -> int | str:
 
 
 def order_id(value: object) -> str:
-    """Return an order ID that can be sent.
+    """Return the ID of an order, or an order ID that can be sent.
 
     It is documented as a string, with examples of 64 hex digits. So any printable text is sent
     unchanged, and the service decides.
     """
+    if isinstance(value, Order):
+        value = value.order_id
     if not isinstance(value, str):
         problem = f"the order ID must be a str, or an order, not {type(value).__name__}"
         if iscoroutine(value):

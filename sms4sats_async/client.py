@@ -518,7 +518,7 @@ class Sms4SatsClient:
             TransportError: If no answer arrives.
             InvalidResponseError: If the answer is unreadable.
         """
-        return await read_status(self._context, _order_id(order), retry=retry)
+        return await read_status(self._context, validate.order_id(order), retry=retry)
 
     async def cancel_order(
         self,
@@ -552,7 +552,7 @@ class Sms4SatsClient:
             InvalidResponseError: If the answer is unreadable. With `request_outcome` UNKNOWN the
                 order may or may not be cancelled.
         """
-        identifier, context = _order_id(order_id), self._context
+        identifier, context = validate.order_id(order_id), self._context
         check = StatusCheck(context, identifier)
         done, attempts, entry = await send_cancel(
             context,
@@ -791,7 +791,7 @@ class Sms4SatsClient:
         """
         limit = validate.positive_seconds("timeout", timeout)
         interval = validate.positive_seconds("poll_interval", poll_interval)
-        _order_id(order)
+        validate.order_id(order)
         context, intent = self._context, Intent(poll_interval=interval, cancels=False)
         result = await drive(context, driven(context, order, intent, timeout=limit))
         if result.outcome is not None:
@@ -816,7 +816,7 @@ class Sms4SatsClient:
             InvalidArgumentError: If an argument is invalid. Nothing was sent.
         """
         interval = validate.positive_seconds("poll_interval", poll_interval)
-        return OrderWatch(self._context, _order_id(order), interval)
+        return OrderWatch(self._context, validate.order_id(order), interval)
 
     def open_order(
         self,
@@ -912,7 +912,7 @@ class Sms4SatsClient:
             JournalError: On entering, if the journal cannot be used.
             Sms4SatsError: On leaving, as with `open_order`.
         """
-        identifier = _order_id(order)
+        identifier = validate.order_id(order)
         if isinstance(order, Order):
             validate.aware("created_at", order.created_at)
 
@@ -973,7 +973,7 @@ class Sms4SatsClient:
         created: dict[str, float] = {}
         metadata: dict[str, Mapping[str, str]] = {}
         for order in orders:
-            order_id, created_at = _order_id(order), now - MINIMUM_AGE
+            order_id, created_at = validate.order_id(order), now - MINIMUM_AGE
             if isinstance(order, Order):
                 created_at = validate.aware("created_at", order.created_at).timestamp()
                 metadata[order_id] = order.metadata
@@ -1030,7 +1030,7 @@ class Sms4SatsClient:
             Sms4SatsError: The last failure, if the end is unknown or the cancel was refused
                 lastingly.
         """
-        context, order_id = self._context, _order_id(order)
+        context, order_id = self._context, validate.order_id(order)
         if context.recorder.journal is None:
             problem = "advance_order() needs a client with a journal"
             raise ClientStateError(problem, order_id=order_id)
@@ -1070,7 +1070,7 @@ class Sms4SatsClient:
         *,
         owner: str | None = None,
     ) -> DrivenOrder:
-        _order_id(order)
+        validate.order_id(order)
         if created_at is not None:
             created_at = validate.aware("created_at", created_at)
         elif isinstance(order, Order):
@@ -1280,7 +1280,3 @@ def _not_before(seconds: float) -> datetime:
     """Return Unix seconds as a datetime, rounded up: half a microsecond early would be early."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment if moment.timestamp() >= seconds else moment + timedelta(microseconds=1)
-
-
-def _order_id(order: Order | str) -> str:
-    return validate.order_id(order.order_id if isinstance(order, Order) else order)

@@ -132,7 +132,7 @@ class OrderScheduler:
             JournalError: If the journal cannot be written. The order is driven, but would not
                 survive a crash.
         """
-        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        order_id = validate.order_id(order)
         limit = None if timeout is None else validate.seconds("timeout", timeout)
         if not_before is not None:
             not_before = validate.aware("not_before", not_before)
@@ -184,7 +184,7 @@ class OrderScheduler:
             JournalError: The journal cannot be written. The order is not driven here any more, but
                 a scheduler would resume it after a restart.
         """
-        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        order_id = validate.order_id(order)
         self._given_up.add(order_id)
         removed = self._queue.remove(order_id)
         for added in (removed, self._unrecorded.pop(order_id, None)):

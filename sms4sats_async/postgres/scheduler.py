@@ -115,7 +115,7 @@ class PostgresScheduler(OrderScheduler):
             JournalError: The database cannot be used. The order is added when it is back, if this
                 process lives.
         """
-        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        order_id = validate.order_id(order)
         if isinstance(order, Order):
             validate.aware("created_at", order.created_at)
         limit = None if timeout is None else validate.seconds("timeout", timeout)
@@ -153,7 +153,7 @@ class PostgresScheduler(OrderScheduler):
             JournalError: The database cannot be used. The order is removed when it is back, if this
                 process lives.
         """
-        order_id = validate.order_id(order.order_id if isinstance(order, Order) else order)
+        order_id = validate.order_id(order)
         self._queue.remove(order_id)
         change: JournalChange = both(defer, release_claim(self._owner))
         await self._context.recorder.write([(order_id, change)])
