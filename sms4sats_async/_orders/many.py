@@ -249,13 +249,6 @@ class OrderQueue:
         """How many orders wait for a worker with more than a poll."""
         return len(self._urgent)
 
-    async def release(self) -> None:
-        """Release the claims of all orders."""
-        claimed = [order for order in self._orders.values() if order.claimed_until]
-        for order in claimed:
-            order.claimed_until = 0.0
-        await release_claims(self._context, self._owner, [each.order_id for each in claimed])
-
     def needed_by(self, reader: OrderResults) -> None:
         """Continue only while `reader` exists."""
         self._reader = weakref.ref(reader)
@@ -284,7 +277,10 @@ class OrderQueue:
                 group.cancel_scope.cancel()
         finally:
             self._idle.clear()
-            await self.release()
+            claimed = [order for order in self._orders.values() if order.claimed_until]
+            for order in claimed:
+                order.claimed_until = 0.0
+            await release_claims(self._context, self._owner, [each.order_id for each in claimed])
         if self._failure is not None:
             raise self._failure
 

@@ -165,21 +165,11 @@ class PostgresScheduler(OrderScheduler):
         await self._journal.read(self._journal.check)
 
     async def _drive(self) -> None:
-        failure: Exception | None = None
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._claim_orders)
-                try:
-                    await self._queue.run()
-                except Exception as error:  # noqa: BLE001 - carried out of the task group, whole
-                    failure = error
-                group.cancel_scope.cancel()
+            await self._queue.run(beside=self._claim_orders)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._queue.release()  # what was claimed last
                 await self._link.close()
-        assert failure is not None  # noqa: S101 - it runs until it fails or is cancelled
-        raise failure
 
     async def _claim_orders(self) -> None:
         """Claim orders for which there is a wake-up, and sweep for orders without one."""
