@@ -4,11 +4,12 @@ A time is a whole number of microseconds, and whatever a database cannot store i
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -17,11 +18,26 @@ from sms4sats_async.models import OrderOutcome, OrderState, RequestOutcome
 
 from .entry import JournalEntry
 
+Row = TypeVar("Row")
+
+_LOGGER: Final = logging.getLogger("sms4sats_async.journal")
+
 FIELDS: Final = tuple(field.name for field in attrs.fields(JournalEntry))
 """The columns, in the order of a row's values."""
 
 LARGEST: Final = 2**63 - 1
 """The largest whole number that a database stores."""
+
+PENDING: Final = "order_id IS NOT NULL AND finished_at IS NULL"
+"""In SQL, whether an entry is `pending`."""
+
+UNDELIVERED: Final = "order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL"
+"""In SQL, whether an entry is `undelivered`."""
+
+PRUNED_FROM: Final = (
+    "CASE WHEN order_id IS NULL THEN created_at WHEN delivered_at IS NOT NULL THEN finished_at END"
+)
+"""In SQL, the time after which an entry may be pruned; NULL: never."""
 
 DAMAGED: Final = "it is damaged; keep it, because it has order IDs, and give another path"
 
@@ -78,6 +94,25 @@ def entry_of(row: Sequence[Any], number: int | None = None) -> JournalEntry:
     if cause or not all(isinstance(values[place], kinds) for place, kinds in _KINDS.items()):
         raise DamagedRowError(number, values[_ORDER_ID]) from cause
     return JournalEntry(*values)
+
+
+def readable(
+    rows: Iterable[Row], read: Callable[[Row], JournalEntry], journal: object
+) -> list[JournalEntry]:
+    """Return the entries of rows. One that is damaged is logged, and costs no other.
+
+    Args:
+        rows: The rows.
+        read: Reads one, and raises `DamagedRowError` if it cannot.
+        journal: How the log names the journal.
+    """
+    entries: list[JournalEntry] = []
+    for row in rows:
+        try:
+            entries.append(read(row))
+        except DamagedRowError as error:
+            _LOGGER.error("the journal %s: %s", journal, error)  # noqa: TRY400 - no cause
+    return entries
 
 
 def storable(value: object) -> object:

@@ -1,13 +1,24 @@
 """The table of a journal's SQLite file: its versions and its statements."""
 
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from .entry import JournalChange, JournalEntry
-from .rows import FIELDS, LARGEST, DamagedRowError, entry_of, microseconds, row_of, storable
+from .rows import (
+    FIELDS,
+    LARGEST,
+    PENDING,
+    PRUNED_FROM,
+    UNDELIVERED,
+    entry_of,
+    microseconds,
+    readable,
+    row_of,
+    storable,
+)
 
 SCHEMA_VERSION: Final = 2
 
@@ -22,10 +33,8 @@ _INDEXES: Final = (
     "CREATE UNIQUE INDEX by_key ON orders (key)",
     "CREATE INDEX by_order_id ON orders (order_id) WHERE order_id IS NOT NULL",
     "CREATE INDEX by_time ON orders (created_at)",
-    """CREATE INDEX pending ON orders (created_at)
-       WHERE order_id IS NOT NULL AND finished_at IS NULL""",
-    """CREATE INDEX undelivered ON orders (created_at)
-       WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL""",
+    f"CREATE INDEX pending ON orders (created_at) WHERE {PENDING}",
+    f"CREATE INDEX undelivered ON orders (created_at) WHERE {UNDELIVERED}",
 )
 _SIGNATURE: Final = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
@@ -77,11 +86,8 @@ _BY_EITHER: Final = (
 )
 # A comparison with NULL is NULL: an unknown root is of every root, and no root means all of them.
 _OF_ROOT: Final = "coalesce(base_url = ?, 1) ORDER BY created_at, row"
-_PENDING: Final = f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NULL AND {_OF_ROOT}"
-_UNDELIVERED: Final = (
-    f"{_SELECT} WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL "
-    f"AND {_OF_ROOT}"
-)
+_PENDING: Final = f"{_SELECT} WHERE {PENDING} AND {_OF_ROOT}"
+_UNDELIVERED: Final = f"{_SELECT} WHERE {UNDELIVERED} AND {_OF_ROOT}"
 _HISTORY: Final = (
     f"{_SELECT} WHERE coalesce(created_at >= ?, 1) ORDER BY created_at DESC, row DESC LIMIT ?"
 )
@@ -90,10 +96,7 @@ _PUT: Final = (
     f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{x} = excluded.{x}' for x in FIELDS)}"
 )
 _REMOVE: Final = "DELETE FROM orders WHERE key = ?"
-_PRUNE: Final = (
-    "DELETE FROM orders WHERE CASE WHEN order_id IS NULL THEN created_at "
-    "WHEN delivered_at IS NOT NULL THEN finished_at END < ?"
-)
+_PRUNE: Final = f"DELETE FROM orders WHERE {PRUNED_FROM} < ?"  # noqa: S608 - a constant
 
 
 # --- the versions ---------------------------------------------------------------------------------
@@ -175,18 +178,16 @@ def change(file: sqlite3.Connection, reference: str, change: JournalChange) -> J
     return after
 
 
-def pending(
-    file: sqlite3.Connection, base_url: str | None, report: Callable[[DamagedRowError], None]
-) -> list[JournalEntry]:
+def pending(file: sqlite3.Connection, base_url: str | None, journal: object) -> list[JournalEntry]:
     """Return the entries of orders that have not ended; see `OrderJournal.pending`."""
-    return _entries(file.execute(_PENDING, (base_url,)), report)
+    return readable(file.execute(_PENDING, (base_url,)), _entry, journal)
 
 
 def undelivered(
-    file: sqlite3.Connection, base_url: str | None, report: Callable[[DamagedRowError], None]
+    file: sqlite3.Connection, base_url: str | None, journal: object
 ) -> list[JournalEntry]:
     """Return the entries whose result was not delivered; see `OrderJournal.undelivered`."""
-    return _entries(file.execute(_UNDELIVERED, (base_url,)), report)
+    return readable(file.execute(_UNDELIVERED, (base_url,)), _entry, journal)
 
 
 def get(file: sqlite3.Connection, order_id: str) -> JournalEntry | None:
@@ -198,11 +199,12 @@ def history(
     file: sqlite3.Connection,
     since: datetime | None,
     limit: int | None,
-    report: Callable[[DamagedRowError], None],
+    journal: object,
 ) -> list[JournalEntry]:
     """Return all entries, the newest first; see `OrderJournal.history`."""
     first = -LARGEST if since is None else microseconds(since)
-    return _entries(file.execute(_HISTORY, (first, -1 if limit is None else limit)), report)
+    rows = file.execute(_HISTORY, (first, -1 if limit is None else limit))
+    return readable(rows, _entry, journal)
 
 
 def prune(file: sqlite3.Connection, before: datetime) -> int:
@@ -212,18 +214,9 @@ def prune(file: sqlite3.Connection, before: datetime) -> int:
 
 def _find(file: sqlite3.Connection, statement: str, *values: str) -> JournalEntry | None:
     row = file.execute(statement, [*map(storable, values)]).fetchone()
-    if row is None:
-        return None
-    number, *found = row
-    return entry_of(found, number)
+    return None if row is None else _entry(row)
 
 
-def _entries(rows: sqlite3.Cursor, report: Callable[[DamagedRowError], None]) -> list[JournalEntry]:
-    """Return the entries of rows. One that is damaged is reported, and costs no other."""
-    entries: list[JournalEntry] = []
-    for row, *values in rows:
-        try:
-            entries.append(entry_of(values, row))
-        except DamagedRowError as error:
-            report(error)
-    return entries
+def _entry(row: Sequence[Any]) -> JournalEntry:
+    number, *values = row
+    return entry_of(values, number)

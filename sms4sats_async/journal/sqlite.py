@@ -1,6 +1,5 @@
 """A journal in a file: SQLite from the standard library, in a thread of its own."""
 
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,12 +14,9 @@ from sms4sats_async.errors import InvalidArgumentError
 
 from . import schema
 from .entry import JournalChange, JournalEntry
-from .rows import DamagedRowError
 from .worker import Worker
 
 T = TypeVar("T")
-
-_LOGGER: Final = logging.getLogger("sms4sats_async.journal")
 
 _MEMORY: Final = ":memory:"
 _URI: Final = "file:"
@@ -92,7 +88,7 @@ class SqliteJournal:
         Raises:
             JournalError: If the file cannot be used.
         """
-        return await self._do(lambda file: schema.pending(file, base_url, self._report))
+        return await self._do(lambda file: schema.pending(file, base_url, self._path))
 
     async def undelivered(self, base_url: str | None = None) -> list[JournalEntry]:
         """Return the entries whose result was not delivered; see `OrderJournal.undelivered`.
@@ -100,7 +96,7 @@ class SqliteJournal:
         Raises:
             JournalError: If the file cannot be used.
         """
-        return await self._do(lambda file: schema.undelivered(file, base_url, self._report))
+        return await self._do(lambda file: schema.undelivered(file, base_url, self._path))
 
     async def get(self, order_id: str, /) -> JournalEntry | None:
         """Return the entry of an order, or None if there is none.
@@ -120,7 +116,7 @@ class SqliteJournal:
         """
         first = None if since is None else aware("since", since)
         most = None if limit is None else whole_number("limit", limit, least=0)
-        return await self._do(lambda file: schema.history(file, first, most, self._report))
+        return await self._do(lambda file: schema.history(file, first, most, self._path))
 
     async def prune(self, before: datetime, /) -> int:
         """Remove what was finished before that time; see `OrderJournal.prune`.
@@ -130,9 +126,6 @@ class SqliteJournal:
         """
         moment = aware("before", before)
         return await self._do(lambda file: schema.prune(file, moment))
-
-    def _report(self, damage: DamagedRowError) -> None:
-        _LOGGER.error("the journal %s: %s", self._path, damage)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._worker.do(work)

@@ -1,7 +1,6 @@
 """A journal in PostgreSQL, for many processes on many machines."""
 
 import asyncio  # asyncpg runs on asyncio only
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
@@ -13,15 +12,13 @@ from sms4sats_async._validate import text as as_text
 from sms4sats_async.errors import InvalidArgumentError, JournalError
 from sms4sats_async.journal import JournalChange, JournalEntry
 from sms4sats_async.journal.memory import MemoryJournal, entries_of, holding
-from sms4sats_async.journal.rows import LARGEST, DamagedRowError, microseconds
+from sms4sats_async.journal.rows import LARGEST, microseconds, readable
 
 from .connection import ClockShift, Link, connect, explained, is_passing
 from .queue import install
 from .schema import Connection, Statements, checked_name, entry_for, row_for, storable
 
 T = TypeVar("T")
-
-_LOGGER: Final = logging.getLogger("sms4sats_async.journal")
 
 _AT_ONCE: Final = 500
 """Changes that are written in one transaction, at least where one update has more."""
@@ -350,14 +347,9 @@ class PostgresJournal:
         return await self.read(fetch)
 
     def _listed(self, rows: Iterable[Sequence[Any]]) -> list[JournalEntry]:
-        """Return the entries of rows. One that is damaged is reported, and costs no other."""
-        entries: list[JournalEntry] = []
-        for row in rows:
-            try:
-                entries.append(entry_for(row, self._shift.microseconds))
-            except DamagedRowError as error:
-                _LOGGER.error("the journal %s: %s", self._schema, error)  # noqa: TRY400 - no cause
-        return entries
+        """Return the entries of rows. One that is damaged is logged, and costs no other."""
+        shift = self._shift.microseconds
+        return readable(rows, lambda row: entry_for(row, shift), self._schema)
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pgqueuer.queries import Queries
 
 from sms4sats_async.journal.entry import CLOCK_DIFFERENCE, LEASE
+from sms4sats_async.journal.rows import PENDING, UNDELIVERED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -41,12 +42,10 @@ _FRESH: Final = 10 * 1_000_000
 _TOO_FAR: Final = (LEASE + CLOCK_DIFFERENCE) // timedelta(microseconds=1)
 
 _ALONE: Final = "SELECT pg_try_advisory_xact_lock(1936029557, hashtext($1))"
-_PENDING: Final = "order_id IS NOT NULL AND finished_at IS NULL"
-_UNDELIVERED: Final = "order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL"
 _DRIVERS: Final = " UNION ".join(
     f"SELECT claimed_by FROM {{0}}.orders WHERE {each} AND claimed_until >= $1 "  # noqa: S608
     "AND claimed_by IS NOT NULL"
-    for each in (_PENDING, _UNDELIVERED)
+    for each in (PENDING, UNDELIVERED)
 )
 _FREE: Final = f"""
     coalesce(base_url = $1, true) AND created_at < $2::bigint - {_FRESH}
@@ -58,8 +57,8 @@ _FREE: Final = f"""
 # What is left alone is swept later.
 _DUE: Final = "(coalesce(not_before <= $2::bigint, true) OR code_deadline > $2::bigint)"
 _LOST: Final = (
-    f"(SELECT key FROM {{0}}.orders WHERE {_PENDING} AND {_DUE} AND {_FREE}) UNION ALL "  # noqa: S608
-    f"(SELECT key FROM {{0}}.orders WHERE {_UNDELIVERED} AND {_FREE})"
+    f"(SELECT key FROM {{0}}.orders WHERE {PENDING} AND {_DUE} AND {_FREE}) UNION ALL "  # noqa: S608
+    f"(SELECT key FROM {{0}}.orders WHERE {UNDELIVERED} AND {_FREE})"
 )
 
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sms4sats_async._redact import show
 from sms4sats_async.errors import InvalidArgumentError, JournalError
-from sms4sats_async.journal.rows import FIELDS, MOMENTS, DamagedRowError, entry_of, row_of
+from sms4sats_async.journal.rows import (
+    FIELDS,
+    MOMENTS,
+    PENDING,
+    PRUNED_FROM,
+    UNDELIVERED,
+    DamagedRowError,
+    entry_of,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,10 +46,8 @@ _TABLES: Final = (
     "CREATE UNIQUE INDEX orders_by_key ON {0}.orders (key)",
     "CREATE INDEX orders_by_order_id ON {0}.orders (order_id) WHERE order_id IS NOT NULL",
     "CREATE INDEX orders_by_time ON {0}.orders (created_at)",
-    """CREATE INDEX orders_pending ON {0}.orders (created_at)
-       WHERE order_id IS NOT NULL AND finished_at IS NULL""",
-    """CREATE INDEX orders_undelivered ON {0}.orders (created_at)
-       WHERE order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL""",
+    f"CREATE INDEX orders_pending ON {{0}}.orders (created_at) WHERE {PENDING}",
+    f"CREATE INDEX orders_undelivered ON {{0}}.orders (created_at) WHERE {UNDELIVERED}",
     "CREATE TABLE {0}.version (version integer NOT NULL)",
     f"INSERT INTO {{0}}.version VALUES ({SCHEMA_VERSION})",  # noqa: S608 - a constant
 )
@@ -119,8 +126,6 @@ class Statements:
         self._schema = schema
         table = f"{schema}.orders"
         select = f"SELECT {_NAMES} FROM {table}"  # noqa: S608 - names that were checked
-        pending = "order_id IS NOT NULL AND finished_at IS NULL"
-        ended = "order_id IS NOT NULL AND finished_at IS NOT NULL AND delivered_at IS NULL"
         of_root = "coalesce(base_url = $1, true) ORDER BY created_at, row"
         self.lock: str = (
             f"{select} WHERE key = ANY($1::text[]) OR order_id = ANY($1::text[]) "
@@ -133,15 +138,12 @@ class Statements:
         )
         self.remove: str = f"DELETE FROM {table} WHERE key = ANY($1::text[])"  # noqa: S608 - as above
         self.get: str = f"{select} WHERE order_id = $1 ORDER BY row DESC LIMIT 1"
-        self.pending: str = f"{select} WHERE {pending} AND {of_root}"
-        self.undelivered: str = f"{select} WHERE {ended} AND {of_root}"
+        self.pending: str = f"{select} WHERE {PENDING} AND {of_root}"
+        self.undelivered: str = f"{select} WHERE {UNDELIVERED} AND {of_root}"
         self.history: str = (
             f"{select} WHERE created_at >= $1 ORDER BY created_at DESC, row DESC LIMIT $2"
         )
-        self.prune: str = (
-            f"DELETE FROM {table} WHERE CASE WHEN order_id IS NULL THEN created_at "  # noqa: S608
-            "WHEN delivered_at IS NOT NULL THEN finished_at END < $1"
-        )
+        self.prune: str = f"DELETE FROM {table} WHERE {PRUNED_FROM} < $1"  # noqa: S608 - as above
 
     async def create(self, connection: Connection) -> None:
         """Make the tables, or bring them to this version, within a transaction.
