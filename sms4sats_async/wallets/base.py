@@ -2,16 +2,16 @@
 
 import logging
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
 import attrs
 
 from sms4sats_async import _validate as validate
 from sms4sats_async._clock import Clock, SystemClock
+from sms4sats_async._closing import Closing
 from sms4sats_async._redact import hide, mask, quote
 from sms4sats_async.errors import (
     AuthenticationError,
@@ -35,7 +35,7 @@ _LONGEST_DELAY: Final = 30.0
 _HASH: Final = re.compile("[0-9a-f]{64}")
 
 
-class BaseWallet(ABC):
+class BaseWallet(Closing):
     """What all wallets share. An adapter sends a request and reads the answer."""
 
     enforces_fee_limit: ClassVar[bool] = False
@@ -71,17 +71,6 @@ class BaseWallet(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     @property
     def max_fee_sat(self) -> int | None:
         """The highest routing fee of a payment in satoshis; None: no limit."""
@@ -92,18 +81,10 @@ class BaseWallet(ABC):
         self._closed = True
 
     async def pay(self, invoice: str, *, max_fee_sat: int | None = None) -> Payment:
-        """Pay an invoice once, and return what is known then.
-
-        A wallet object pays an invoice at most once. A second call for the same payment hash reads
-        the state of the payment. A hold invoice may still be pending when this method returns.
-
-        Args:
-            invoice: A BOLT 11 invoice with an amount.
-            max_fee_sat: The highest routing fee in satoshis. None: the limit of the constructor.
+        """Pay an invoice once, and return what is known then; see `Wallet.pay`.
 
         Raises:
-            InvalidArgumentError: If the invoice is unreadable, expired, without an amount or for
-                another network, or if the fee limit is invalid. Nothing was paid.
+            InvalidArgumentError: If the invoice or the fee limit is invalid. Nothing was paid.
             AuthenticationError: If the wallet refuses the credentials. This call paid nothing.
             ClientStateError: If the wallet is closed.
         """
@@ -124,10 +105,7 @@ class BaseWallet(ABC):
         return await self.get_payment(payment_hash)
 
     async def get_payment(self, payment_hash: str) -> Payment:
-        """Read the state of a payment.
-
-        Args:
-            payment_hash: 64 hex digits, such as `Invoice.parse(invoice).payment_hash`.
+        """Read the state of a payment; see `Wallet.get_payment`.
 
         Raises:
             InvalidArgumentError: If the payment hash is not 64 hex digits.
