@@ -70,6 +70,12 @@ def read_invoice(invoice: str) -> Invoice | None:
         return None
 
 
+def amount_of(order: Order) -> int | None:
+    """Return the satoshis that an order's invoice is for, or None if they are unreadable."""
+    invoice = read_invoice(order.invoice)
+    return None if invoice is None else invoice.amount_sat
+
+
 def in_json(known: Mapping[str, object]) -> str:
     """Return one line of JSON, in ASCII, which every reader can read."""
     return json.dumps(known, default=_as_json, allow_nan=False)

@@ -63,6 +63,7 @@ class Session:
         stage: What the command does at the moment, for the message of an interruption.
         client: The client, while the command runs.
         journal: The journal, while the command runs.
+        journal_path: Its path.
         ordered_at: When the command's order was created, if that is known.
         cancels_from: When the next cancel may be sent.
         is_done: Whether the work is done and its result was shown.
@@ -72,6 +73,7 @@ class Session:
     stage: Stage = Stage.READING
     client: Sms4SatsClient = attrs.field(init=False)
     journal: SqliteJournal = attrs.field(init=False)
+    journal_path: Path = attrs.field(init=False)
     ordered_at: datetime | None = None
     cancels_from: datetime | None = None
     is_done: bool = False
@@ -127,7 +129,7 @@ class Session:
     @property
     def nothing_pending(self) -> str:
         """The note for a journal without pending orders. It names the file: there may be others."""
-        return f"No order is pending in {in_words(str(journal_path()))}."
+        return f"No order is pending in {in_words(str(self.journal_path))}."
 
     def now(self) -> datetime:
         """Return the time of the command's clock."""
@@ -225,7 +227,8 @@ def run(
     async def work_with_a_client(session: Session) -> None:
         async with AsyncExitStack() as stack:
             if journal:
-                session.journal = SqliteJournal(journal_path())
+                session.journal_path = _journal_path()
+                session.journal = SqliteJournal(session.journal_path)
                 await stack.enter_async_context(session.journal)
             session.client = Sms4SatsClient(
                 base_url=base_url,
@@ -285,7 +288,7 @@ class _Damage(logging.Handler):
             self._out.note(text)
 
 
-def journal_path() -> Path:
+def _journal_path() -> Path:
     """Return the path of the journal, in a folder that only its owner can read.
 
     Raises:

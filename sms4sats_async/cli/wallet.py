@@ -18,7 +18,7 @@ from sms4sats_async import (
 )
 
 from .ends import ExitCode, Stop
-from .facts import read_invoice
+from .facts import amount_of
 from .session import Session
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
     Raises:
         Stop: The answer is no.
     """
-    invoice = read_invoice(order.invoice)
-    amount = None if invoice is None else invoice.amount_sat
+    amount = amount_of(order)
     has = "an invoice without a readable amount" if amount is None else f"{amount:,} sat"
     limit = wallet.max_fee_sat
     fee = "no limit of the routing fee" if limit is None else f"a routing fee up to {limit:,} sat"

@@ -9,7 +9,7 @@ import anyio
 from sms4sats_async import MINIMUM_CANCEL_AGE, JournalEntry, Order, SendOrder, Sms4SatsError
 
 from .ends import ExitCode, Stop, end_of, result_in_words
-from .facts import facts, in_words, read_invoice, shortened, status_in_words
+from .facts import amount_of, facts, in_words, shortened, status_in_words
 from .session import Session
 
 DEFAULT_TIMEOUT: Final = timedelta(minutes=5)
@@ -29,8 +29,7 @@ def check_price(order: Order, limit: int) -> None:
     Raises:
         Stop: The invoice is refused. Nothing was paid.
     """
-    invoice = read_invoice(order.invoice)
-    amount = None if invoice is None else invoice.amount_sat
+    amount = amount_of(order)
     if amount is None or amount > limit:
         has = "has no readable amount" if amount is None else f"is for {amount:,} sat"
         problem = f"the invoice {has}, and the limit is {limit:,} sat"
