@@ -3,11 +3,11 @@
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from . import _validate as validate
 from ._clock import SHORTEST_SLEEP, Clock, ElapsedClock, SystemClock, time_span
-from ._closing import Closing
 from ._http.decode import Created
 from ._http.endpoints import (
     CREATE_ORDER,
@@ -100,7 +100,7 @@ DEFAULT_BASE_URL: Final = "https://api2.sms4sats.com"
 """The service's root (documented)."""
 
 
-class Sms4SatsClient(Closing):
+class Sms4SatsClient:
     """An asynchronous client for the sms4sats.com API, on asyncio and Trio.
 
     Use it with `async with`, or call `aclose()` at the end. It keeps no background task between
@@ -194,6 +194,17 @@ class Sms4SatsClient(Closing):
     def clock(self) -> Clock:
         """The source of time: the clock that you passed, or the machine's."""
         return self._context.clock
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the client's own connections; an HTTP client that you passed stays open.

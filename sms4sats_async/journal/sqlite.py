@@ -4,9 +4,9 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
-from sms4sats_async._closing import Closing
 from sms4sats_async._redact import show
 from sms4sats_async._validate import aware, positive_seconds, whole_number
 from sms4sats_async._validate import path as as_path
@@ -22,7 +22,7 @@ _MEMORY: Final = ":memory:"
 _URI: Final = "file:"
 
 
-class SqliteJournal(Closing):
+class SqliteJournal:
     """An `OrderJournal` in one SQLite file on this machine, mode 0600.
 
     Several clients, event loops and processes may use the same file: one writes at a time, the
@@ -55,6 +55,17 @@ class SqliteJournal(Closing):
 
     def __repr__(self) -> str:
         return f"<SqliteJournal {self._path}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Return when everything is written and the file is closed. Using it again opens it."""

@@ -4,9 +4,9 @@ import asyncio  # asyncpg runs on asyncio only
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
 
-from sms4sats_async._closing import Closing
 from sms4sats_async._validate import aware, whole_number
 from sms4sats_async._validate import text as as_text
 from sms4sats_async.errors import InvalidArgumentError, JournalError
@@ -84,7 +84,7 @@ class _Update:
             self.written.exception()  # seen, also if the caller has gone
 
 
-class PostgresJournal(Closing):
+class PostgresJournal:
     """An `OrderJournal` in a PostgreSQL database, on asyncio.
 
     Any number of processes on any number of machines may use it. Leases, and all other times, are
@@ -120,6 +120,17 @@ class PostgresJournal(Closing):
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {self._schema}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Write what is not written yet, for at most 5 seconds, and close the connections."""

@@ -2,16 +2,16 @@
 
 import logging
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import ClassVar, Final
+from types import TracebackType
+from typing import ClassVar, Final, Self
 
 import attrs
 
 from sms4sats_async import _validate as validate
 from sms4sats_async._clock import Clock, SystemClock
-from sms4sats_async._closing import Closing
 from sms4sats_async._redact import hide, mask, quote
 from sms4sats_async.errors import (
     AuthenticationError,
@@ -35,7 +35,7 @@ _LONGEST_DELAY: Final = 30.0
 _HASH: Final = re.compile("[0-9a-f]{64}")
 
 
-class BaseWallet(Closing):
+class BaseWallet(ABC):
     """What all wallets share. An adapter sends a request and reads the answer."""
 
     enforces_fee_limit: ClassVar[bool] = False
@@ -70,6 +70,17 @@ class BaseWallet(Closing):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     @property
     def max_fee_sat(self) -> int | None:
