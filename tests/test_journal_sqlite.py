@@ -681,7 +681,7 @@ NO_FOLDER: Final = (
 # The permissions of the file, if there is one, and of its folder; and the problem.
 READ_ONLY: dict[str, tuple[int | None, int, str]] = {
     "a file": (0o400, 0o700, NO_WRITING),
-    "a file for nobody": (0o000, 0o700, NO_WRITING),
+    "a file without permissions": (0o000, 0o700, NO_WRITING),
     "a file and its folder": (0o400, 0o500, NO_WRITING),
     "a folder, but not the file": (0o600, 0o500, NO_WRITING),
     "a folder, and no file": (None, 0o500, NO_FOLDER),

@@ -684,7 +684,7 @@ async def hold_result(
         return claimed_until  # the journal fails: better twice than never
     if entry.delivered_at is not None or entry.claimed_by != owner:
         return None
-    assert entry.claimed_until is not None  # noqa: S101 - whoever claims says until when
+    assert entry.claimed_until is not None  # noqa: S101 - a claim has its end
     return entry.claimed_until.timestamp()
 
 
