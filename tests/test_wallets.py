@@ -418,13 +418,15 @@ def test_host_that_is_none_is_refused() -> None:
         LnbitsWallet("https://" + "a" * 70 + ".\u00fc", ADMIN_KEY, max_fee_sat=None)
 
 
-@pytest.mark.parametrize("macaroon", ["", "zz", "02 01", "/home/user/admin.macaroon", None])
+@pytest.mark.parametrize(
+    "macaroon", ["", "zz", "02 01", f"{MACAROON}\n", "/home/user/admin.macaroon", None]
+)
 def test_macaroon_that_is_not_hex_is_refused(macaroon: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="macaroon in hex"):
         LndWallet("https://node", macaroon, max_fee_sat=None)
 
 
-@pytest.mark.parametrize("secret", ["", "a\nb", "ö", None])
+@pytest.mark.parametrize("secret", ["", "a\nb", "ö", " a", "a ", None])
 def test_credential_that_no_header_can_have_is_refused(secret: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="admin_key must be printable ASCII"):
         LnbitsWallet("https://host", secret, max_fee_sat=None)
