@@ -246,6 +246,28 @@ async def test_refusal_of_lnbits_to_pay_again_is_no_failure() -> None:
         assert (payment.state, payment.error) == (FAILED, "Insufficient balance.")
 
 
+@pytest.mark.parametrize("asked", ["503 Error", "401 Unauthorized"])
+async def test_failure_that_cannot_be_checked_is_unknown(asked: str) -> None:
+    """The refusal of a second request looks the same while the first payment is held."""
+
+    def refusal(node: Any, seen: Any) -> tuple[bool, str, Any]:
+        if seen.method == "POST":
+            node.pays.append(INVOICE)
+            return True, "520 ", {"detail": "Insufficient balance.", "status": "failed"}
+        return (False, asked, {}) if asked else wallet_stubs.lnbits(node, seen)
+
+    with Stub("lnbits", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BODIES, "lnbits", refusal)
+        wallet = stub.wallet()
+        assert (await wallet.pay(INVOICE)).state is UNKNOWN
+
+        asked = ""
+        assert (await wallet.pay(INVOICE)).state is FAILED
+        stub.node.state = "held"
+        assert (await wallet.pay(INVOICE)).state is PENDING
+        assert stub.node.pays == [INVOICE]
+
+
 async def test_too_large_an_answer_is_unknown() -> None:
     large = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 2_000_000
     with Server(saying(large)) as server:

@@ -3,7 +3,6 @@
 import logging
 import re
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import ClassVar, Final, Self
@@ -236,14 +235,16 @@ class BaseWallet(ABC):
             if error.request_outcome is RequestOutcome.NOT_SENT:
                 del self._amounts[payment_hash]
                 return payment
-        if payment.state in self.confirmed:
-            with suppress(AuthenticationError):
-                known = await self._ask(payment_hash)
-                if known is not None and known.state is not PaymentState.UNKNOWN:
-                    return known
         payment = self._complete(payment)
         if payment.state is PaymentState.FAILED:
             self._failures[payment_hash] = payment
+        if payment.state in self.confirmed:
+            try:
+                known = await self._ask(payment_hash)
+            except AuthenticationError as error:
+                known = self._unknown(payment_hash, error.problem)
+            # A failure that cannot be checked is none yet.
+            return payment if known is None else known
         return payment
 
     async def _ask(self, payment_hash: str) -> Payment | None:
