@@ -390,10 +390,7 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
     (
         end_of(Interrupted(), Stage.ASKING, ORDERED_AT),
         130,
-        (
-            "Interrupted. The wallet paid nothing. The order ends automatically if it is not "
-            "paid."
-        ),
+        ("Interrupted. The wallet paid nothing. The order ends automatically if it is not paid."),
         "If you paid the invoice from another wallet, `sms4sats resume` waits for the code.",
     ),
     (
