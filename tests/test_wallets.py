@@ -16,6 +16,7 @@ from sms4sats_async import (
     ClientStateError,
     InvalidArgumentError,
     InvalidResponseError,
+    RequestOutcome,
     Sms4SatsError,
     TransportError,
 )
@@ -485,6 +486,37 @@ async def test_closed_wallet_sends_nothing(kind: str) -> None:
                 await call
 
         assert stub.seen == []
+
+
+@every_wallet
+async def test_closing_during_the_wait_does_not_say_that_nothing_was_sent(kind: str) -> None:
+    with Stub(kind, "loses") as stub:
+
+        class Closing(StubClock):
+            async def sleep(self, seconds: float, /) -> None:
+                await super().sleep(seconds)
+                await wallet.aclose()
+
+        wallet = stub.wallet(Closing())
+        with pytest.raises(ClientStateError, match="closed before the payment ended") as caught:
+            await wallet(INVOICE)
+
+    assert caught.value.request_outcome is RequestOutcome.UNKNOWN
+    assert "Nothing was sent" not in str(caught.value)
+
+
+async def test_wallet_that_is_closed_while_it_asks_does_not_pay() -> None:
+    with Stub("phoenixd", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        wallet = stub.wallet()
+
+        async def ask(_hash: str) -> None:
+            await wallet.aclose()
+
+        patch.setattr(wallet, "_lookup", ask)
+        with pytest.raises(ClientStateError, match="the wallet is closed"):
+            await wallet.pay(INVOICE)
+
+        assert stub.node.pays == []
 
 
 # --- whether it answers ---------------------------------------------------------------------------

@@ -116,6 +116,7 @@ class BaseWallet(ABC):
                 known = await self._ask(payment_hash)
                 if known is not None:
                     return known
+                self._check_open()
             # Another task may have begun to pay while this one asked.
             if payment_hash not in self._amounts:
                 self._amounts[payment_hash] = amount
@@ -152,6 +153,8 @@ class BaseWallet(ABC):
             InvalidArgumentError: As `pay`.
             AuthenticationError: As `pay`. Once the request to pay was sent, refused credentials do
                 not end the wait.
+            ClientStateError: If the wallet is closed. `request_outcome` says whether the request to
+                pay may have been sent.
         """
         delay = _FIRST_DELAY
         while True:
@@ -162,6 +165,13 @@ class BaseWallet(ABC):
                 if payment_hash not in self._amounts:
                     raise
                 payment = self._unknown(payment_hash, error.problem)
+            except ClientStateError as error:
+                if Invoice.parse(invoice).payment_hash not in self._amounts:
+                    raise
+                raise ClientStateError(
+                    "the wallet was closed before the payment ended; it may still settle",
+                    request_outcome=RequestOutcome.UNKNOWN,
+                ) from error
             if payment.state is PaymentState.SETTLED:
                 return payment
             if payment.state is PaymentState.FAILED:
