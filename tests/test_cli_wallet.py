@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from sms4sats_async import AuthenticationError, Invoice, Sms4SatsError, wallets
-from sms4sats_async.simulator import Behaviour
+from sms4sats_async.simulator import Behaviour, Fault
 from sms4sats_async.wallets import Payment, PaymentFailedError, PaymentState
 from tests.command_line import Server, Shell, new_shell, no_code, served
 from tests.wallet_stubs import ADMIN_KEY, HASH, MACAROON, Stub
@@ -158,6 +158,24 @@ def test_failed_payment_of_a_paid_order_does_not_end_the_command(shell: Shell) -
 
     assert "The order is cancelled. The service refunds what was paid." in ended.err
     assert (ended.code, ended.out) == (0, "")
+
+
+def test_after_a_failed_payment_the_status_of_the_order_is_read(shell: Shell) -> None:
+    """The service can refund an order without a number before the first poll."""
+    shell.service.behaviour = Behaviour(pay_delay=0, number_delay=0, number_available=False)
+    with_wallet(shell, FAILED)
+
+    ended = pay(shell, "--max-price", "100000")
+
+    assert "The service refunded the order. No code will arrive." in ended.err
+    assert (ended.code, ended.out) == (0, "")
+
+
+def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(shell: Shell) -> None:
+    shell.service.script("/orderstatus", *[Fault.reset()] * 8)
+    with_wallet(shell, FAILED)
+
+    assert pay(shell, "--max-price", "100000").code == 0
 
 
 def test_after_an_odd_failure_of_a_wallet_the_status_of_the_order_decides(shell: Shell) -> None:

@@ -13,6 +13,7 @@ from sms4sats_async import (
     AuthenticationError,
     Order,
     OrderResult,
+    OrderState,
     ReceiveOrder,
     Sms4SatsError,
 )
@@ -96,8 +97,8 @@ async def pay_and_wait(
             with payment:
                 await pay(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
-            # It says so too when a held payment is refunded: then the status of the order decides.
-            if not session.is_paid:
+            # It says so too when a held payment is refunded, so the status of the order decides.
+            if not session.is_paid and await _is_unpaid(session, order):
                 failures.append(error)
                 group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a wallet's; the status of the order decides
@@ -113,6 +114,15 @@ async def pay_and_wait(
     if not results:
         raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
     return results[0]
+
+
+async def _is_unpaid(session: Session, order: ReceiveOrder) -> bool:
+    """Return whether the service reports that an order is not paid."""
+    try:
+        status = await session.client.get_order_status(order)
+    except Sms4SatsError:
+        return False
+    return status.state is OrderState.UNPAID
 
 
 async def check_wallet(wallet: "AnyWallet") -> None:
