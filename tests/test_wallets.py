@@ -481,8 +481,13 @@ async def test_closed_wallet_sends_nothing(kind: str) -> None:
     with Stub(kind, "settles") as stub:
         async with stub.wallet() as wallet:
             pass
-        for call in (wallet.pay(INVOICE), wallet.get_payment(HASH), wallet.check()):
-            with pytest.raises(ClientStateError, match="the wallet is closed"):
+        for call in (
+            wallet(INVOICE),
+            wallet.pay(INVOICE),
+            wallet.get_payment(HASH),
+            wallet.check(),
+        ):
+            with pytest.raises(ClientStateError, match=r"the wallet is closed. Nothing was sent"):
                 await call
 
         assert stub.seen == []
