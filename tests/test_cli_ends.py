@@ -388,6 +388,12 @@ TABLE: Final[list[tuple[End, int, str, str]]] = [
         ORDER_AGAIN,
     ),
     (
+        end_of(Interrupted(), Stage.ASKING, ORDERED_AT),
+        130,
+        ("Interrupted. The wallet paid nothing. The order ends automatically if it is not paid."),
+        "If you paid the invoice from another wallet, `sms4sats resume` waits for the code.",
+    ),
+    (
         end_of(Interrupted(), Stage.WAITING, ORDERED_AT),
         130,
         f"Interrupted. {OPEN}",

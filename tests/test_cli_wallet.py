@@ -3,16 +3,18 @@
 import io
 import os
 import pty
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sms4sats_async import AuthenticationError, Invoice, Sms4SatsError, wallets
-from sms4sats_async.simulator import Behaviour
+from sms4sats_async.simulator import Behaviour, Fault
 from sms4sats_async.wallets import Payment, PaymentFailedError, PaymentState
 from tests.command_line import Server, Shell, new_shell, no_code, served
 from tests.wallet_stubs import ADMIN_KEY, HASH, MACAROON, Stub
@@ -140,6 +142,42 @@ def test_failed_payment_ends_the_command(shell: Shell, error: Exception, problem
     assert problem in ended.err
 
 
+def test_failed_payment_of_a_paid_order_does_not_end_the_command(shell: Shell) -> None:
+    """A wallet reports the failure of a held payment when the service refunds it."""
+    shell.service.behaviour = no_code()
+    with_wallet(shell)
+
+    async def fail(*_: object) -> None:
+        while shell.clock.now() < shell.service.orders[0].created_at + 60:
+            await anyio.lowlevel.checkpoint()
+        raise FAILED
+
+    shell.patch.setattr(HeldWallet, "__call__", fail)
+
+    ended = pay(shell, "--max-price", "100000")
+
+    assert "The order is cancelled. The service refunds what was paid." in ended.err
+    assert (ended.code, ended.out) == (0, "")
+
+
+def test_after_a_failed_payment_the_status_of_the_order_is_read(shell: Shell) -> None:
+    """The service can refund an order without a number before the first poll."""
+    shell.service.behaviour = Behaviour(pay_delay=0, number_delay=0, number_available=False)
+    with_wallet(shell, FAILED)
+
+    ended = pay(shell, "--max-price", "100000")
+
+    assert "The service refunded the order. No code will arrive." in ended.err
+    assert (ended.code, ended.out) == (0, "")
+
+
+def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(shell: Shell) -> None:
+    shell.service.script("/orderstatus", *[Fault.reset()] * 8)
+    with_wallet(shell, FAILED)
+
+    assert pay(shell, "--max-price", "100000").code == 0
+
+
 def test_after_an_odd_failure_of_a_wallet_the_status_of_the_order_decides(shell: Shell) -> None:
     with_wallet(shell, RuntimeError("odd"))
 
@@ -191,6 +229,24 @@ def test_person_at_a_terminal_is_asked(shell: Shell, answer: str, code: int) -> 
 
     assert "Pay? [y/N]" in ended.err
     assert (ended.code, len(made[0].paid)) == (code, int(code == 0))
+
+
+def test_interruption_of_the_question_says_that_the_wallet_paid_nothing(shell: Shell) -> None:
+    made = with_wallet(shell)
+
+    async def interrupted(_file: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await anyio.sleep_forever()
+
+    shell.patch.setattr(anyio, "wait_readable", interrupted)
+    for stream in (sys.stdin, sys.stderr):
+        shell.patch.setattr(stream, "isatty", lambda: True, raising=False)
+
+    ended = pay(shell)
+
+    assert (ended.code, made[0].paid) == (130, [])
+    assert "Interrupted. The wallet paid nothing." in ended.err
+    assert "what was paid for it is held" not in ended.err
 
 
 def test_question_is_asked_where_no_file_can_be_waited_for(shell: Shell) -> None:

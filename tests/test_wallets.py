@@ -16,6 +16,7 @@ from sms4sats_async import (
     ClientStateError,
     InvalidArgumentError,
     InvalidResponseError,
+    RequestOutcome,
     Sms4SatsError,
     TransportError,
 )
@@ -246,6 +247,28 @@ async def test_refusal_of_lnbits_to_pay_again_is_no_failure() -> None:
         assert (payment.state, payment.error) == (FAILED, "Insufficient balance.")
 
 
+@pytest.mark.parametrize("asked", ["503 Error", "401 Unauthorized"])
+async def test_failure_that_cannot_be_checked_is_unknown(asked: str) -> None:
+    """The refusal of a second request looks the same while the first payment is held."""
+
+    def refusal(node: Any, seen: Any) -> tuple[bool, str, Any]:
+        if seen.method == "POST":
+            node.pays.append(INVOICE)
+            return True, "520 ", {"detail": "Insufficient balance.", "status": "failed"}
+        return (False, asked, {}) if asked else wallet_stubs.lnbits(node, seen)
+
+    with Stub("lnbits", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BODIES, "lnbits", refusal)
+        wallet = stub.wallet()
+        assert (await wallet.pay(INVOICE)).state is UNKNOWN
+
+        asked = ""
+        assert (await wallet.pay(INVOICE)).state is FAILED
+        stub.node.state = "held"
+        assert (await wallet.pay(INVOICE)).state is PENDING
+        assert stub.node.pays == [INVOICE]
+
+
 async def test_too_large_an_answer_is_unknown() -> None:
     large = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 2_000_000
     with Server(saying(large)) as server:
@@ -418,13 +441,15 @@ def test_host_that_is_none_is_refused() -> None:
         LnbitsWallet("https://" + "a" * 70 + ".\u00fc", ADMIN_KEY, max_fee_sat=None)
 
 
-@pytest.mark.parametrize("macaroon", ["", "zz", "02 01", "/home/user/admin.macaroon", None])
+@pytest.mark.parametrize(
+    "macaroon", ["", "zz", "02 01", f"{MACAROON}\n", "/home/user/admin.macaroon", None]
+)
 def test_macaroon_that_is_not_hex_is_refused(macaroon: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="macaroon in hex"):
         LndWallet("https://node", macaroon, max_fee_sat=None)
 
 
-@pytest.mark.parametrize("secret", ["", "a\nb", "ö", None])
+@pytest.mark.parametrize("secret", ["", "a\nb", "ö", " a", "a ", None])
 def test_credential_that_no_header_can_have_is_refused(secret: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="admin_key must be printable ASCII"):
         LnbitsWallet("https://host", secret, max_fee_sat=None)
@@ -456,11 +481,47 @@ async def test_closed_wallet_sends_nothing(kind: str) -> None:
     with Stub(kind, "settles") as stub:
         async with stub.wallet() as wallet:
             pass
-        for call in (wallet.pay(INVOICE), wallet.get_payment(HASH), wallet.check()):
-            with pytest.raises(ClientStateError, match="the wallet is closed"):
+        for call in (
+            wallet(INVOICE),
+            wallet.pay(INVOICE),
+            wallet.get_payment(HASH),
+            wallet.check(),
+        ):
+            with pytest.raises(ClientStateError, match=r"the wallet is closed. Nothing was sent"):
                 await call
 
         assert stub.seen == []
+
+
+@every_wallet
+async def test_closing_during_the_wait_does_not_say_that_nothing_was_sent(kind: str) -> None:
+    with Stub(kind, "loses") as stub:
+
+        class Closing(StubClock):
+            async def sleep(self, seconds: float, /) -> None:
+                await super().sleep(seconds)
+                await wallet.aclose()
+
+        wallet = stub.wallet(Closing())
+        with pytest.raises(ClientStateError, match="closed before the payment ended") as caught:
+            await wallet(INVOICE)
+
+    assert caught.value.request_outcome is RequestOutcome.UNKNOWN
+    assert "Nothing was sent" not in str(caught.value)
+
+
+async def test_wallet_that_is_closed_while_it_asks_does_not_pay() -> None:
+    with Stub("phoenixd", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        wallet = stub.wallet()
+
+        async def ask(_hash: str) -> None:
+            await wallet.aclose()
+
+        patch.setattr(wallet, "_lookup", ask)
+        with pytest.raises(ClientStateError, match="the wallet is closed"):
+            await wallet.pay(INVOICE)
+
+        assert stub.node.pays == []
 
 
 # --- whether it answers ---------------------------------------------------------------------------

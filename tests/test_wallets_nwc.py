@@ -218,6 +218,18 @@ async def test_closed_wallet_sends_nothing() -> None:
             await call
 
 
+@pytest.mark.asyncio
+async def test_wallet_that_is_closed_while_it_pays_opens_no_connection() -> None:
+    async with nwc_service("holds") as service, service.wallet() as wallet:
+        task = asyncio.ensure_future(wallet.pay(INVOICE))
+        while not service.pays:  # noqa: ASYNC110 - an event of another library
+            await asyncio.sleep(0.01)
+        await wallet.aclose()
+
+        assert (await task).state is UNKNOWN
+        assert vars(wallet)["_connection"] is None
+
+
 def test_trio_is_refused_in_plain_words() -> None:
     async def pay() -> None:
         wallet = NwcWallet(URI, max_fee_sat=None, clock=StubClock())

@@ -67,6 +67,9 @@ class Stage(enum.Enum):
     ORDERING = "order"
     """An order may have been requested, and the answer has not arrived."""
 
+    ASKING = "ask"
+    """An order for a code exists, and a person is asked whether the wallet may pay it."""
+
     WAITING = "wait"
     """An order for a code exists, and no cancel was sent."""
 
@@ -222,6 +225,10 @@ TEXTS: Final[dict[tuple[str, ExitCode | None], Text]] = {
     # What an interruption, or a failure of the output or of the program, means at each stage.
     (Stage.READING.value, None): Text("Nothing was changed.", "You can try again."),
     (Stage.ORDERING.value, None): _MAYBE_ORDER,
+    (Stage.ASKING.value, None): Text(
+        "The wallet paid nothing. The order ends automatically if it is not paid.",
+        "If you paid the invoice from another wallet, `sms4sats resume` waits for the code.",
+    ),
     (Stage.WAITING.value, None): Text(
         "The order is open, and what was paid for it is held.",
         "`sms4sats resume` continues to wait for the code. `sms4sats cancel` cancels the order for "

@@ -22,6 +22,7 @@ from sms4sats_async import (
     JournalEntry,
     JournalError,
     JournalFailed,
+    Money,
     OrderCreated,
     OrderEnded,
     OrderResult,
@@ -66,6 +67,7 @@ class Session:
         journal_path: Its path.
         ordered_at: When the command's order was created, if that is known.
         cancels_from: When the next cancel may be sent.
+        is_paid: Whether a status said that the command's order is paid.
         is_done: Whether the work is done and its result was shown.
     """
 
@@ -76,6 +78,7 @@ class Session:
     journal_path: Path = attrs.field(init=False)
     ordered_at: datetime | None = None
     cancels_from: datetime | None = None
+    is_paid: bool = False
     is_done: bool = False
     _results: dict[str, OrderResult] = attrs.field(factory=dict[str, OrderResult])
     _last_seen: dict[str, object] = attrs.field(factory=dict[str, object])
@@ -105,6 +108,7 @@ class Session:
             case StatusPolled(status=status) if self.stage is not Stage.READING:
                 if self.stage is Stage.CANCELLING:  # the order is open, or its end comes next
                     self.stage = Stage.WAITING
+                self.is_paid |= status.money is Money.HELD
                 self._show_in_json(status)
             case OrderEnded(result=result) if result.outcome is not None:
                 self._results[result.order_id] = result

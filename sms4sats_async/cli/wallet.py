@@ -13,11 +13,12 @@ from sms4sats_async import (
     AuthenticationError,
     Order,
     OrderResult,
+    OrderState,
     ReceiveOrder,
     Sms4SatsError,
 )
 
-from .ends import ExitCode, Stop
+from .ends import ExitCode, Stage, Stop
 from .facts import amount_of
 from .session import Session
 
@@ -64,12 +65,14 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
     session.out.note(f"To pay from the wallet {name_of_wallet()}: {has}, with {fee}.")
     if not asks:
         return
+    session.stage = Stage.ASKING
     session.out.note("Pay? [y/N]")
     # A read in a thread would outlive Ctrl-C. A terminal hands over whole lines.
     with suppress(OSError, NotImplementedError):  # Windows can wait for sockets only
         await anyio.wait_readable(sys.stdin)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Stop("not paid", ExitCode.REFUSED, "the payment was refused at the terminal")
+    session.stage = Stage.WAITING
 
 
 async def pay_and_wait(
@@ -93,8 +96,10 @@ async def pay_and_wait(
             with payment:
                 await pay(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
-            failures.append(error)
-            group.cancel_scope.cancel()
+            # It says so too when a held payment is refunded, so the status of the order decides.
+            if not session.is_paid and await _is_unpaid(session, order):
+                failures.append(error)
+                group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a wallet's; the status of the order decides
             session.out.note(f"The wallet failed ({type(error).__name__}). It may have paid.")
 
@@ -108,6 +113,15 @@ async def pay_and_wait(
     if not results:
         raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
     return results[0]
+
+
+async def _is_unpaid(session: Session, order: ReceiveOrder) -> bool:
+    """Return whether the service reports that an order is not paid."""
+    try:
+        status = await session.client.get_order_status(order)
+    except Sms4SatsError:
+        return False
+    return status.state is OrderState.UNPAID
 
 
 async def check_wallet(wallet: "AnyWallet") -> None:

@@ -3,7 +3,6 @@
 import logging
 import re
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import ClassVar, Final, Self
@@ -109,6 +108,7 @@ class BaseWallet(ABC):
                 known = await self._ask(payment_hash)
                 if known is not None:
                     return known
+                self._check_open()
             # Another task may have begun to pay while this one asked.
             if payment_hash not in self._amounts:
                 self._amounts[payment_hash] = amount
@@ -142,6 +142,8 @@ class BaseWallet(ABC):
             InvalidArgumentError: As `pay`.
             AuthenticationError: As `pay`. Once the request to pay was sent, refused credentials do
                 not end the wait.
+            ClientStateError: If the wallet is closed. `request_outcome` says whether the request to
+                pay may have been sent.
         """
         delay = _FIRST_DELAY
         while True:
@@ -152,6 +154,13 @@ class BaseWallet(ABC):
                 if payment_hash not in self._amounts:
                     raise
                 payment = self._unknown(payment_hash, error.problem)
+            except ClientStateError as error:
+                if Invoice.parse(invoice).payment_hash not in self._amounts:
+                    raise
+                raise ClientStateError(
+                    "the wallet was closed before the payment ended; it may still settle",
+                    request_outcome=RequestOutcome.UNKNOWN,
+                ) from error
             if payment.state is PaymentState.SETTLED:
                 return payment
             if payment.state is PaymentState.FAILED:
@@ -225,14 +234,16 @@ class BaseWallet(ABC):
             if error.request_outcome is RequestOutcome.NOT_SENT:
                 del self._amounts[payment_hash]
                 return payment
-        if payment.state in self.confirmed:
-            with suppress(AuthenticationError):
-                known = await self._ask(payment_hash)
-                if known is not None and known.state is not PaymentState.UNKNOWN:
-                    return known
         payment = self._complete(payment)
         if payment.state is PaymentState.FAILED:
             self._failures[payment_hash] = payment
+        if payment.state in self.confirmed:
+            try:
+                known = await self._ask(payment_hash)
+            except AuthenticationError as error:
+                known = self._unknown(payment_hash, error.problem)
+            # A failure that cannot be checked is none yet.
+            return payment if known is None else known
         return payment
 
     async def _ask(self, payment_hash: str) -> Payment | None:

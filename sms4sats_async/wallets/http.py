@@ -192,9 +192,11 @@ async def _read(stream: httpx.AsyncByteStream, *, first_line: bool) -> bytes:
 
 
 def header_secret(name: str, value: object) -> str:
-    """Return a credential that a header can have."""
+    """Return a credential that a header can have; h11's error would quote any other."""
     if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
         raise InvalidArgumentError(f"{name} must be printable ASCII and not empty")
+    if value != value.strip():
+        raise InvalidArgumentError(f"{name} must be printable ASCII without blanks around it")
     return value
 
 

@@ -140,6 +140,8 @@ class NwcWallet(base.BaseWallet):
         except RuntimeError:
             raise ClientStateError("NwcWallet needs asyncio, because nostr-sdk does") from None
         if self._connection is None:
+            if self._closed:  # while a payment was under way: nothing would close another one
+                raise WalletError("the wallet was closed", None)
             builder = self._sdk.NostrWalletConnectBuilder(self._uri)
             self._connection = builder.timeout(_RELAY_TIMEOUT).build()
         try:
