@@ -57,7 +57,7 @@ class OrderScheduler:
     It polls each order for its code until the order's own deadline, then cancels as soon as the
     service allows it. Start `run` in a task group of your own. `run` first resumes the orders of
     this service root that the journal has as pending, so a process that restarts after a crash goes
-    on where it was. Every 90 seconds it takes over what another driver left meanwhile: an order
+    on where it was. Every 45 seconds it takes over what another driver left meanwhile: an order
     with a recorded deadline whose claim is free.
 
     Several schedulers may share a journal, in one process or in several: each order is claimed

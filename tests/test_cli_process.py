@@ -151,7 +151,7 @@ def test_a_signal_says_where_the_money_is(slow_service: Simulator, sign: signal.
     order_id = slow_service.orders[0].order_id
 
     with started(*MODULE, "cancel", order_id) as process:
-        read_until(process, "the service does not cancel younger orders")
+        read_until(process, "the order cannot be cancelled earlier")
         process.send_signal(sign)
         out, err = process.communicate(timeout=30)
 

@@ -465,7 +465,7 @@ def test_a_wait_is_a_bar_with_the_time_left_and_the_reason(at_terminal: Terminal
     text = at_terminal("cancel", order_id).text
 
     assert "2:00 left" in text
-    assert "the service does not cancel younger orders" in text
+    assert "the order cannot be cancelled earlier" in text
     assert "attempt 1 of 4 failed, next in" in text
     assert text.rstrip().endswith("The service refunds what was paid.")
 

@@ -28,7 +28,7 @@ async def test_the_demo_shows_a_whole_order(*, is_terminal: bool) -> None:
         "lnbcrt",
         "0:00 | money held     | a wallet pays",
         "code_or_refund",
-        "money held     | waiting 2:00: the service does not cancel younger orders",
+        "money held     | waiting 2:00: the order cannot be cancelled earlier",
         "2:00 | money held     | cancel_order attempt 1 of 4 failed, next in",
         "money held     | cancel_order attempt 2 of 4 failed, next in",
         "money refunded | cancelled, what was paid is refunded",

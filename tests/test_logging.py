@@ -68,7 +68,7 @@ async def test_each_attempt_wait_and_outcome_is_one_line(caplog: pytest.LogCaptu
             "INFO",
             (
                 f"{who}: waiting until 2026-11-01 12:02:00+00:00: "
-                "the service does not cancel younger orders"
+                "the order cannot be cancelled earlier"
             ),
         ),
         ("DEBUG", f"get_order_status of {who}: attempt 1 was answered (HTTP 200)"),

@@ -1206,12 +1206,12 @@ async def test_a_journal_in_a_file_has_the_renewed_claim(
 
 
 @pytest.mark.usefixtures("without_pauses")
-async def test_a_block_renews_its_claim_once_in_50_seconds() -> None:
+async def test_a_block_renews_its_claim_once_in_25_seconds() -> None:
     it, clock = still(journal := FailingJournal())
     async with it.client.open_order(187, "tg"):
         before = journal.updates
         await pass_time(clock, 600)
-        assert 10 <= journal.updates - before <= 600 / 50
+        assert 10 <= journal.updates - before <= 600 / 25
 
 
 @pytest.mark.usefixtures("without_pauses")

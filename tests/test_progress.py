@@ -256,7 +256,7 @@ async def test_a_whole_order_is_shown_without_its_id() -> None:
     parts = [
         "ordered",
         "unpaid, money with the payer",
-        "waiting 2:00: the service does not cancel younger orders",
+        "waiting 2:00: the order cannot be cancelled earlier",
         "money held",
         "number +1555",
         "cancel_order attempt 1 of 4 failed, next in ",

@@ -221,7 +221,7 @@ async def test_the_claim_of_another_machine_is_waited_for_as_long_as_its_lease()
     await scene.advance(120)
     await claim_as(OTHER, journal, order.order_id, scene.clock.now())
     async with running(OrderScheduler(scene.client)):
-        await scene.advance(89)
+        await scene.advance(LEASE.total_seconds() - 1)
         assert scene.requests() == ["/createorder"]
         await scene.advance(7)
     assert scene.cancels() == [order.order_id]

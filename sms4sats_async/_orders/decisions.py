@@ -137,7 +137,7 @@ class Reason(enum.Enum):
     """Why a driver waits; the value is shown to people."""
 
     CODE = "the code has not arrived yet"
-    MINIMUM_AGE = "the service does not cancel younger orders"
+    MINIMUM_AGE = "the order cannot be cancelled earlier"
     NOT_BEFORE = "the order is left alone until then"
     REFUSED = "the service has not cancelled the order yet"
     CLAIMED = "another process drives the order"

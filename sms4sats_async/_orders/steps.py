@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from sms4sats_async.journal.recorder import Recorder
     from sms4sats_async.models import OrderStatus
 
-LONGEST_STEP: Final = 60.0
+LONGEST_STEP: Final = 25.0
 """Seconds that one step takes at most, so that a claim outlasts it."""
 
 _UNKNOWN: Final = 1.0

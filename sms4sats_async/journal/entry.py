@@ -30,7 +30,7 @@ from sms4sats_async.results import OrderResult
 
 Kind = Literal["receive", "send"]
 
-LEASE: Final = timedelta(seconds=90)
+LEASE: Final = timedelta(seconds=45)
 """How long a claim lasts that is not renewed."""
 
 CLOCK_DIFFERENCE: Final = timedelta(seconds=60)

@@ -38,7 +38,7 @@ _BATCH: Final = 200
 _LOOK: Final = 5.0
 """Seconds between two looks for wake-ups, if no message comes."""
 
-_SWEEP: Final = 15.0
+_SWEEP: Final = 8.0
 """Seconds between two sweeps, on average."""
 
 _FIRST_DELAY: Final = 0.1
@@ -49,8 +49,8 @@ class PostgresScheduler(OrderScheduler):
     """An `OrderScheduler` of which any number may run on one database, on any number of machines.
 
     Each worker claims orders, drives them to their codes or refunds, and renews the claims. Others
-    go on with the orders of a worker that died, once its claims have ended. That is after 90
-    seconds at the latest, and at once on the same machine.
+    go on with the orders of a worker that died, once its claims have ended. That is within a
+    minute, and within 15 seconds on the same machine.
 
     A result comes in the worker that drove the order, so read `results()` in each. A process that
     only adds or removes orders needs no `run`. `run` and `results` survive an outage of the
