@@ -93,6 +93,8 @@ DECISIONS: list[tuple[str, Intent, float, Known, float, Action]] = [
     ("then it is due", NO_WATCH, 0, REFUSED, 126, CANCEL),
     ("the status is read after an unchecked refusal", NO_WATCH, 0,
      refused(HELD, 121, None, checked=False), 122, POLL),
+    ("the cancel is retried once the status was read after it", NO_WATCH, 0,
+     polled(refused(HELD, 121, None, checked=False), 122, OrderState.HELD), 126, CANCEL),
     ("a lasting refusal of an order that the status does not know is final", Intent(), 0,
      refused(HELD, 121, None, lasting=True), 121, Ended(None)),
     ("a lasting refusal of an open order is retried", NO_WATCH, 0,

@@ -260,9 +260,10 @@ async def test_a_status_from_before_the_end_of_the_payment_cancels_nothing() -> 
     """The poll was under way when the invoice was paid, long after the minimum age."""
     clock = ManualClock(autojump=False)
     it = Scene(code_after(100), clock=clock)
+    poll_begins = anyio.Event()
 
     async def pay(invoice: str) -> None:
-        await clock.sleep(200)
+        await poll_begins.wait()
         it.simulator.pay(invoice)
 
     results: list[OrderResult] = []
@@ -274,6 +275,10 @@ async def test_a_status_from_before_the_end_of_the_payment_cancels_nothing() -> 
         group.start_soon(receive)
         await clock.advance(195)
         it.simulator.script("/orderstatus", *[Fault.slow(8, after_change=True)] * 2)
+        polls = len(it.poll_ages())
+        while len(it.poll_ages()) == polls:
+            await clock.advance(1)
+        poll_begins.set()
         await clock.advance(140)
     assert results[0].code == "0042"
     assert it.cancel_ages() == []
