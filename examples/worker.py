@@ -21,6 +21,7 @@ from sms4sats_async import (
     Event,
     JournalError,
     OrderResult,
+    OrderState,
     OrderStatus,
     Sms4SatsClient,
     StatusPolled,
@@ -51,7 +52,7 @@ async def tell_numbers(
 ) -> None:
     """Tell each chat its number; after a crash, the next worker tells it again."""
     async for status in statuses:
-        if status.number is None or status.order_id in told:
+        if status.state is not OrderState.NUMBER_ASSIGNED or status.order_id in told:
             continue
         try:
             entry = await journal.get(status.order_id)

@@ -263,9 +263,11 @@ async def test_a_worker_tells_each_number_once(capsys: pytest.CaptureFixture[str
     client = Sms4SatsClient(http_client=http_client(Simulator()), journal=journal)
     mine = await client.create_order(187, "tg", metadata={"chat": "42"})
     polls, statuses = anyio.create_memory_object_stream[OrderStatus](9)
-    for number in (None, "+1", "+1", "+1"):
-        polls.send_nowait(OrderStatus(mine.order_id, OrderState.HELD, number=number))
-    polls.send_nowait(OrderStatus("0" * 64, OrderState.HELD, number="+2"))
+    polls.send_nowait(OrderStatus(mine.order_id, OrderState.HELD))
+    for _ in range(3):
+        polls.send_nowait(OrderStatus(mine.order_id, OrderState.NUMBER_ASSIGNED, number="+1"))
+    polls.send_nowait(OrderStatus("0" * 64, OrderState.NUMBER_ASSIGNED, number="+2"))
+    polls.send_nowait(OrderStatus("1" * 64, OrderState.CODE_RECEIVED, number="+3"))
     polls.close()
 
     with statuses:
