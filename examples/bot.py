@@ -2,7 +2,7 @@
 
 SMS4SATS_POSTGRES_DSN=postgresql://bot:password@db/bot python examples/bot.py 42 germany tg
 
-pip install 'sms4sats-async[postgres]'
+pip install '.[postgres]'
 """
 
 import os

@@ -1,6 +1,6 @@
 """Drive orders with APScheduler: each job is one step of an order, and plans the next one.
 
-    pip install 'sms4sats-async' 'apscheduler<4'
+    pip install . 'apscheduler<4'
 
 A job has the order's ID, with which anyone can read the code: protect a store of the jobs like the
 journal.

@@ -1,6 +1,6 @@
 """Drive orders with pgqueuer: each job is one step of an order, and enqueues the next one.
 
-    pip install 'sms4sats-async[postgres]'
+    pip install '.[postgres]'
 
 A job has the order's ID, with which anyone can read the code: protect the table of the jobs like
 the journal.

@@ -58,7 +58,7 @@ class CodeBot:
 
     async def load(self) -> None:
         """Read which orders an earlier process left."""
-        for entry in await self._journal.pending():
+        for entry in await self._journal.pending(self._client.base_url):
             if entry.order_id is not None and "chat" in entry.metadata:
                 self._orders[int(entry.metadata["chat"])] = entry.order_id
 

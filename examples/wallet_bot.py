@@ -3,11 +3,11 @@
     export SMS4SATS_NWC_URI='nostr+walletconnect://...'
     python examples/wallet_bot.py 187/tg germany/wa --max-price 5000
 
-It prints a line for each code or refund. If it is interrupted, its next start cancels the orders
-that are pending, and prints their codes or refunds. The budget of the connection limits what it can
-spend, so set one in the wallet.
+It prints the number of each order: type it where you want the code. Then it prints the code or the
+refund. If it is interrupted, its next start cancels the orders that are pending, and prints their
+codes or refunds. The budget of the connection limits what it can spend, so set one in the wallet.
 
-    pip install 'sms4sats-async[nwc]'
+    pip install '.[nwc]'
 """
 
 import argparse
@@ -18,7 +18,15 @@ from functools import partial
 
 import anyio
 
-from sms4sats_async import OrderResult, Sms4SatsClient, Sms4SatsError, SqliteJournal
+from sms4sats_async import (
+    Event,
+    OrderCreated,
+    OrderResult,
+    Sms4SatsClient,
+    Sms4SatsError,
+    SqliteJournal,
+    StatusPolled,
+)
 from sms4sats_async.wallets import NwcWallet, Wallet
 
 WAIT = 300.0  # seconds for a code
@@ -57,7 +65,23 @@ async def run(
     connect: Callable[..., Sms4SatsClient] = Sms4SatsClient,
 ) -> None:
     """Finish earlier orders, then buy a code for each place; a test passes its own `connect`."""
-    async with wallet, SqliteJournal(journal_path) as journal, connect(journal=journal) as client:
+    numberless: dict[str, str] = {}  # the places whose number was not shown yet, by order ID
+
+    def show_number(event: Event) -> None:
+        match event:
+            case OrderCreated(order=order):
+                numberless[order.order_id] = order.metadata["place"]
+            case StatusPolled(status=status) if status.number is not None:
+                if place := numberless.pop(status.order_id, None):
+                    print(f"{place}: number {status.number}", flush=True)
+            case _:
+                pass
+
+    async with (
+        wallet,
+        SqliteJournal(journal_path) as journal,
+        connect(journal=journal, on_event=show_number) as client,
+    ):
         pending = [entry.order for entry in await journal.pending(client.base_url)]
         async for result in client.cancel_orders(filter(None, pending)):
             report(result)

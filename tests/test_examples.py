@@ -282,7 +282,8 @@ async def test_bot_pays_from_its_wallet(
             await sms4sats_clock.advance(5)
             await asyncio.sleep(0)
 
-    assert capsys.readouterr().out == line
+    (order,) = sms4sats_simulator.orders
+    assert capsys.readouterr().out == f"187/tg: number {order.number}\n{line}"
     assert len(wallet.pays) == 1
 
 
@@ -615,6 +616,21 @@ async def test_next_start_of_the_bot_waits_for_the_rest_of_the_time(
         sms4sats_simulator.deliver_code(order.order_id, "0042")
         await sms4sats_clock.advance(10)
         await until(lambda: telegram.messages[-1] == "Your code: 0042")
+
+
+@pytest.mark.asyncio
+async def test_order_of_another_service_root_does_not_block_a_chat(
+    connect: Connect, sms4sats_clock: ManualClock, tmp_path: Path
+) -> None:
+    sms4sats_clock.autojump = False
+    async with (
+        SqliteJournal(tmp_path / "bot") as orders,
+        connect(journal=orders, base_url="https://other.example.com") as client,
+    ):
+        await client.create_order(187, "tg", metadata={"chat": str(CHAT)})
+    async with running_bot(connect, tmp_path / "bot") as telegram:
+        telegram.say("/code germany tg")
+        await telegram.hear(*CREATED)
 
 
 @pytest.mark.parametrize("recovers", [True, False], ids=["telegram recovers", "bot restarts"])

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,12 +29,15 @@ from pgqueuer.queries import Queries
 
 from examples import bot, engine_apscheduler, engine_pgqueuer, worker
 from sms4sats_async import (
+    JournalEntry,
     JournalError,
     MemoryJournal,
     Order,
     OrderError,
     OrderOutcome,
     OrderResult,
+    OrderState,
+    OrderStatus,
     Sms4SatsClient,
     Sms4SatsError,
 )
@@ -180,10 +184,18 @@ def test_the_queries_of_the_metrics_run(dsn: str) -> None:
 
 def test_the_compose_file_names_what_exists() -> None:
     compose = yaml.safe_load((EXAMPLES / "compose.yaml").read_text("utf-8"))
-    program = compose["services"]["init"]["build"]["dockerfile_inline"]
-    (copied,) = re.findall(r"COPY (.*) /", program)
-    for name in copied.split():
-        assert (EXAMPLES / name).is_file()
+    build = compose["services"]["init"]["build"]
+    sources = [
+        (EXAMPLES / build["context"] / name).resolve()
+        for copied in re.findall(r"COPY (.*) /", build["dockerfile_inline"])
+        for name in copied.split()
+    ]
+    assert [source for source in sources if not source.exists()] == []
+    assert {EXAMPLES / "worker.py", EXAMPLES / "bot.py"} <= {*sources}
+    # The image has all that a build of the package reads.
+    hatch = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]
+    needed = {DOCS.parent / name for name in hatch["build"]["targets"]["wheel"]["only-include"]}
+    assert needed <= {*sources}
     assert "--host=localhost" in compose["services"]["db"]["healthcheck"]["test"]
     started = [each.get("entrypoint", each.get("command")) for each in compose["services"].values()]
     assert started == [
@@ -214,8 +226,6 @@ def test_a_worker_answers_the_orders_of_a_bot(dsn: str) -> None:
         patch.setenv("SMS4SATS_POSTGRES_DSN", dsn)
         patch.setenv("SMS4SATS_BASE_URL", root)
         portal.call(create)
-        for order, code in zip(simulator.orders, ("001", "002"), strict=True):
-            simulator.deliver_code(order.order_id, code)
         with subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, str(EXAMPLES / "worker.py")],
             env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
@@ -223,10 +233,47 @@ def test_a_worker_answers_the_orders_of_a_bot(dsn: str) -> None:
             text=True,
         ) as process:
             assert process.stdout is not None
+            numbers = {process.stdout.readline() for _ in range(2)}
+            for order, code in zip(simulator.orders, ("001", "002"), strict=True):
+                simulator.deliver_code(order.order_id, code)
             lines = {process.stdout.readline() for _ in range(2)}
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+    assert numbers == {
+        f"chat {chat}: number {order.number}\n"
+        for chat, order in zip("12", simulator.orders, strict=True)
+    }
     assert lines == {"chat 1: code 001\n", "chat 2: code 002\n"}
+
+
+class AwayOnce(MemoryJournal):
+    """A journal whose database is away at the first read."""
+
+    was_away = False
+
+    async def get(self, order_id: str) -> JournalEntry | None:
+        if not self.was_away:
+            self.was_away = True
+            raise JournalError("the database is away")
+        return await super().get(order_id)
+
+
+async def test_a_worker_tells_each_number_once(capsys: pytest.CaptureFixture[str]) -> None:
+    journal: Any = AwayOnce()
+    client = Sms4SatsClient(http_client=http_client(Simulator()), journal=journal)
+    mine = await client.create_order(187, "tg", metadata={"chat": "42"})
+    polls, statuses = anyio.create_memory_object_stream[OrderStatus](9)
+    polls.send_nowait(OrderStatus(mine.order_id, OrderState.HELD))
+    for _ in range(3):
+        polls.send_nowait(OrderStatus(mine.order_id, OrderState.NUMBER_ASSIGNED, number="+1"))
+    polls.send_nowait(OrderStatus("0" * 64, OrderState.NUMBER_ASSIGNED, number="+2"))
+    polls.send_nowait(OrderStatus("1" * 64, OrderState.CODE_RECEIVED, number="+3"))
+    polls.close()
+
+    with statuses:
+        await worker.tell_numbers(journal, statuses, set())
+
+    assert capsys.readouterr().out == "chat 42: number +1\nchat -: number +2\n"
 
 
 @pytest.mark.parametrize(
