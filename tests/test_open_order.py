@@ -36,8 +36,10 @@ from sms4sats_async import (
     SqliteJournal,
     UnableToSaveDataError,
 )
+from sms4sats_async._orders.drivers import RENEWAL
+from sms4sats_async._orders.steps import LONGEST_STEP
 from sms4sats_async.journal import JournalChange
-from sms4sats_async.journal.entry import record_intent, record_outcome, release_claim
+from sms4sats_async.journal.entry import LEASE, record_intent, record_outcome, release_claim
 from sms4sats_async.simulator import Behaviour, Fault, ManualClock
 from tests.many import claim_as
 from tests.simulated import (
@@ -1205,6 +1207,11 @@ async def test_a_journal_in_a_file_has_the_renewed_claim(
     assert it.events_of(JournalFailed) == []
 
 
+def test_each_check_of_a_claim_comes_long_before_its_end() -> None:
+    a_write = 15  # seconds, at most
+    assert RENEWAL + a_write <= LONGEST_STEP <= LEASE.total_seconds() - a_write
+
+
 @pytest.mark.usefixtures("without_pauses")
 async def test_a_block_renews_its_claim_once_in_25_seconds() -> None:
     it, clock = still(journal := FailingJournal())
@@ -1215,13 +1222,13 @@ async def test_a_block_renews_its_claim_once_in_25_seconds() -> None:
 
 
 @pytest.mark.usefixtures("without_pauses")
-async def test_a_journal_that_fails_is_asked_for_the_claim_every_25_seconds() -> None:
+async def test_a_journal_that_fails_is_asked_for_the_claim_every_10_seconds() -> None:
     it, clock = still(journal := FailingJournal())
     async with it.client.open_order(187, "tg"):
         journal.error = OSError("disk full")
         await pass_time(clock, 600, step=5)
         journal.error = None
-        assert 20 <= len(it.events_of(JournalFailed)) <= 24
+        assert 50 <= len(it.events_of(JournalFailed)) <= 60
 
 
 @pytest.mark.usefixtures("without_pauses")

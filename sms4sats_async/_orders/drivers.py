@@ -61,7 +61,7 @@ _HEAD_START: Final = 0.05
 """Seconds that a payment gets before the first poll, which then often shows it. For a sync `pay` it
 is real time too: the clock of a test may jump, and the thread does not."""
 
-RENEWAL: Final = 25.0
+RENEWAL: Final = 10.0
 """Seconds between two checks whether the claim must be renewed."""
 
 _NO_METADATA: Final[Mapping[str, str]] = {}
