@@ -50,8 +50,9 @@ class IdleWatch:
             jobs = await self._wait_for_threads()
             # On asyncio, `wait_all_tasks_blocked` sleeps for 0.1 s whenever it finds a task that
             # can run. The checkpoints before it make that rare.
-            for _ in range(_ROUNDS):
-                await anyio.lowlevel.checkpoint()
+            if not hasattr(anyio.lowlevel.current_token().native_token, "run_sync_soon"):
+                for _ in range(_ROUNDS):
+                    await anyio.lowlevel.checkpoint()
             await anyio.wait_all_tasks_blocked()
 
     async def _wait_for_threads(self) -> _Jobs:
