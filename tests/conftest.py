@@ -8,6 +8,7 @@ Two plugins run async tests. A marker chooses one:
 A coroutine test without a marker is an error, so no test is skipped silently.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ hypothesis.settings.load_profile("project")
 # A shell makes its background processes ignore Ctrl-C, and the children of the tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collection skip the collected tests: they are many, and live until the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
