@@ -35,7 +35,7 @@ from sms4sats_async.wallets import (
 )
 from sms4sats_async.wallets.http import Answer
 from tests import wallet_stubs
-from tests.servers import Server, authority, certified, saying
+from tests.servers import Server, answer, authority, certified, saying
 from tests.simulated import Simulated
 from tests.wallet_stubs import (
     ADMIN_KEY,
@@ -245,6 +245,28 @@ async def test_refusal_of_lnbits_to_pay_again_is_no_failure() -> None:
         stub.node.state = None
         payment = await stub.wallet().pay(INVOICE)
         assert (payment.state, payment.error) == (FAILED, "Insufficient balance.")
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {"paid": True, "status": "success", "details": {"status": "success", "amount": 1_500_000}},
+        {"paid": False, "status": "failed", "details": {"status": "failed", "amount": 1_500_000}},
+        {"paid": True, "preimage": PREIMAGE.hex()},
+        {"paid": False, "status": "failed"},
+        {"paid": True, "details": {"status": "success", "amount": "odd"}},
+    ],
+    ids=["received", "not received", "settled elsewhere", "failed elsewhere", "odd"],
+)
+async def test_only_an_outgoing_payment_of_the_wallet_counts_in_lnbits(answered: Any) -> None:
+    """To a wrong key, LNbits 1.6 shows payments of any wallet, without `details`."""
+    with Server(saying(answer(answered))) as server:
+        wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
+        payment = await wallet.get_payment(HASH)
+
+    assert payment == Payment(
+        UNKNOWN, HASH, error="LNbits answered HTTP 200: no outgoing payment of this wallet"
+    )
 
 
 @pytest.mark.parametrize("asked", ["503 Error", "401 Unauthorized"])
@@ -470,7 +492,10 @@ def test_unknown_network_is_refused() -> None:
 
 
 @every_wallet
-@pytest.mark.parametrize("payment_hash", ["", "ab", HASH + "0", None, 5])
+@pytest.mark.parametrize(
+    "payment_hash",
+    ["", "ab", HASH + "0", f"{HASH}\n", f"0x{HASH[2:]}", None, 5, int("1" * 64), HASH.encode()],
+)
 async def test_payment_hash_that_is_none_is_refused(kind: str, payment_hash: Any) -> None:
     with Stub(kind, "settles") as stub, pytest.raises(InvalidArgumentError, match="64 hex digits"):
         await stub.wallet().get_payment(payment_hash)

@@ -237,6 +237,22 @@ async def test_unknown_payment_is_unknown(wallet: LnbitsWallet) -> None:
     assert (await wallet.get_payment("ab" * 32)).state is PaymentState.UNKNOWN
 
 
+async def test_received_payment_and_a_payment_of_another_wallet_are_none_of_ours(
+    server: tuple[str, str], wallet: LnbitsWallet
+) -> None:
+    url, key = server
+    with httpx.Client(base_url=url, headers={"X-Api-Key": key}) as client:
+        request = {"out": False, "amount": 7, "memo": "m"}
+        received = client.post("/api/v1/payments", json=request).raise_for_status().json()
+        shown = client.get(f"/api/v1/payments/{received['payment_hash']}").json()
+    assert shown["paid"] is True
+    other = LnbitsWallet(url, key[::-1], max_fee_sat=None)
+
+    for each in (wallet, other):
+        payment = await each.get_payment(received["payment_hash"])
+        assert (payment.state, payment.preimage) == (PaymentState.UNKNOWN, None)
+
+
 async def test_wrong_key_is_refused_before_paying(server: tuple[str, str], lnd: LndStub) -> None:
     url, key = server
     wallet = LnbitsWallet(url, key[::-1], max_fee_sat=None)

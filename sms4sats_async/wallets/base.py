@@ -124,9 +124,7 @@ class BaseWallet(ABC):
             ClientStateError: If the wallet is closed.
         """
         self._check_open()
-        if not _HASH.fullmatch(str(payment_hash).lower()):
-            raise InvalidArgumentError("payment_hash must be 64 hex digits")
-        payment_hash = payment_hash.lower()
+        payment_hash = _checked_hash(payment_hash)
         found = await self._ask(payment_hash) or self._failures.get(payment_hash)
         # The request to pay may still be on its way.
         return found or self._unknown(payment_hash, "the wallet does not know this payment")
@@ -269,3 +267,10 @@ class BaseWallet(ABC):
         for secret in self._secrets:
             text = hide(text, secret)
         return quote(text)
+
+
+def _checked_hash(value: object) -> str:
+    """Return a payment hash in lower case."""
+    if not isinstance(value, str) or not _HASH.fullmatch(value.lower()):
+        raise InvalidArgumentError("payment_hash must be 64 hex digits")
+    return value.lower()

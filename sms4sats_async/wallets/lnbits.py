@@ -72,11 +72,25 @@ class LnbitsWallet(HttpWallet):
 
     async def _lookup(self, payment_hash: str) -> Payment | None:
         answer = await self._request("GET", f"/api/v1/payments/{payment_hash}")
-        return None if answer.status == _NOT_FOUND else read_payment(answer, payment_hash)
+        return None if answer.status == _NOT_FOUND else read_asked(answer, payment_hash)
+
+
+def read_asked(answer: Answer, payment_hash: str) -> Payment:
+    """Return what LNbits says when it is asked: only an outgoing payment of the wallet counts.
+
+    The amount of an incoming one is positive. To a wrong key, LNbits 1.6 shows the payments of all
+    wallets, without `details` (seen).
+    """
+    payment = read_payment(answer, payment_hash)
+    amount = answers.fields(answers.fields(answer.body).get("details")).get("amount")
+    if payment.state is PaymentState.UNKNOWN or (isinstance(amount, int) and amount < 0):
+        return payment
+    error = f"LNbits answered HTTP {answer.status}: no outgoing payment of this wallet"
+    return Payment(PaymentState.UNKNOWN, payment_hash, error=error)
 
 
 def read_payment(answer: Answer, payment_hash: str) -> Payment:
-    """Return what LNbits says about a payment, when it pays and when it is asked."""
+    """Return what LNbits says about a payment, whether it pays it or is asked."""
     body = answers.fields(answer.body)
     details = answers.fields(body.get("details")) or body
     state = PaymentState.UNKNOWN
