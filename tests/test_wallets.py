@@ -40,6 +40,7 @@ from tests.simulated import Simulated
 from tests.wallet_stubs import (
     ADMIN_KEY,
     BODIES,
+    CREDENTIALS,
     HASH,
     INVOICE,
     MACAROON,
@@ -592,6 +593,20 @@ async def test_lnd_with_its_own_certificate(tmp_path: Path) -> None:
             await stub.wallet().check()
 
 
+@every_wallet
+async def test_wallet_on_this_machine_is_reached_without_a_proxy(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    authority().cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with Stub(kind, "settles", tls=certified("127.0.0.1")) as stub:
+        await stub.wallet().check()
+
+        with pytest.raises(TransportError, match="no connection"):
+            await stub.wallet(url="https://wallet.example").check()
+
+
 # --- secrets --------------------------------------------------------------------------------------
 
 
@@ -624,6 +639,20 @@ async def test_credentials_are_masked_in_the_text_of_a_wallet() -> None:
     assert payment.error is not None
     assert "wrong key a1b2…8f90 for" in payment.error
     assert HASH not in payment.error
+
+
+async def test_login_of_phoenixd_is_masked_in_its_text() -> None:
+    _, login = CREDENTIALS["phoenixd"]
+
+    def quoting(_node: Any, seen: Any) -> tuple[bool, str, Any]:
+        status = "404 Not Found" if seen.method == "GET" else "200 OK"
+        return False, status, {"reason": f"wrong login {login} of {PASSWORD}"}
+
+    with Stub("phoenixd", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BODIES, "phoenixd", quoting)
+        payment = await stub.wallet().pay(INVOICE)
+
+    assert payment.error == "wrong login Basic OnBo…M2E= of phoe…7f3a"
 
 
 # --- the answers ----------------------------------------------------------------------------------

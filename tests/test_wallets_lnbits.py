@@ -241,10 +241,10 @@ async def test_received_payment_and_a_payment_of_another_wallet_are_none_of_ours
     server: tuple[str, str], wallet: LnbitsWallet
 ) -> None:
     url, key = server
-    with httpx.Client(base_url=url, headers={"X-Api-Key": key}) as client:
+    async with httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}) as client:
         request = {"out": False, "amount": 7, "memo": "m"}
-        received = client.post("/api/v1/payments", json=request).raise_for_status().json()
-        shown = client.get(f"/api/v1/payments/{received['payment_hash']}").json()
+        received = (await client.post("/api/v1/payments", json=request)).json()
+        shown = (await client.get(f"/api/v1/payments/{received['payment_hash']}")).json()
     assert shown["paid"] is True
     other = LnbitsWallet(url, key[::-1], max_fee_sat=None)
 

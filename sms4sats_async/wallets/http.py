@@ -64,10 +64,10 @@ class HttpWallet(base.BaseWallet):
         max_fee_sat: int | None,
         network: Network,
         clock: Clock | None,
-        secret: str,
+        secrets: tuple[str, ...],
         tls_cert: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(max_fee_sat=max_fee_sat, network=network, clock=clock, secrets=(secret,))
+        super().__init__(max_fee_sat=max_fee_sat, network=network, clock=clock, secrets=secrets)
         self._root = validate.base_url(url, key_is_set=True, name="url")
         self._headers = {"accept": "application/json", "user-agent": "sms4sats-async", **headers}
         try:
@@ -75,7 +75,8 @@ class HttpWallet(base.BaseWallet):
         except (httpx.InvalidURL, UnicodeError) as error:
             raise InvalidArgumentError("url cannot be used: its host is invalid") from error
         environment = read_environment(root)
-        self._proxy = environment.proxy
+        # A proxy cannot reach this machine, where most of these wallets run.
+        self._proxy = None if validate.is_loopback(root.host) else environment.proxy
         self._tls = environment.tls if tls_cert is None else _trust(tls_cert)
         hide_order_ids_in_logs("httpcore")
 

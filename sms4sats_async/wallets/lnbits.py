@@ -52,7 +52,7 @@ class LnbitsWallet(HttpWallet):
             max_fee_sat=max_fee_sat,
             network=network,
             clock=clock,
-            secret=key,
+            secrets=(key,),
         )
 
     @property

@@ -58,7 +58,7 @@ class PhoenixdWallet(HttpWallet):
             max_fee_sat=max_fee_sat,
             network=network,
             clock=clock,
-            secret=secret,
+            secrets=(secret, login),
         )
 
     @property
