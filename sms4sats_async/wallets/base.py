@@ -39,8 +39,6 @@ class BaseWallet(ABC):
 
     enforces_fee_limit: ClassVar[bool] = False
     """Whether the wallet can be given a fee limit for each payment."""
-    asks_before_paying: ClassVar[bool] = False
-    """Whether a payment of another process must be looked for before paying."""
     confirmed: ClassVar[frozenset[PaymentState]] = frozenset({PaymentState.FAILED})
     """After which answers to a request to pay the state is read once more.
 
@@ -104,11 +102,10 @@ class BaseWallet(ABC):
         payment_hash = parsed.payment_hash
         if payment_hash not in self._amounts:
             amount = self._payable(parsed)
-            if self.asks_before_paying:
-                known = await self._ask(payment_hash)
-                if known is not None:
-                    return known
-                self._check_open()
+            known = await self._before_paying(payment_hash)
+            if known is not None:
+                return known
+            self._check_open()
             # Another task may have begun to pay while this one asked.
             if payment_hash not in self._amounts:
                 self._amounts[payment_hash] = amount
@@ -173,6 +170,14 @@ class BaseWallet(ABC):
             delay = min(2 * delay, _LONGEST_DELAY)
 
     # --- what an adapter does ---------------------------------------------------------------------
+
+    async def _before_paying(self, payment_hash: str) -> Payment | None:  # noqa: ARG002 - for adapters
+        """Return a payment that another process sent, which must not be paid again, or None.
+
+        Raises:
+            AuthenticationError: If the credentials do not allow what this wallet needs.
+        """
+        return None
 
     @abstractmethod
     async def _pay(self, invoice: Invoice, max_fee_sat: int | None) -> Payment:
