@@ -171,11 +171,25 @@ def test_after_a_failed_payment_the_status_of_the_order_is_read(shell: Shell) ->
     assert (ended.code, ended.out) == (0, "")
 
 
-def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (FAILED, "Payment 630d…10dd failed: no route"),
+        (AuthenticationError("the wallet refuses the credentials"), "The wallet refuses the credentials."),
+    ],
+)
+def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(
+    shell: Shell, error: Exception, problem: str
+) -> None:
     shell.service.script("/orderstatus", *[Fault.reset()] * 8)
-    with_wallet(shell, FAILED)
+    with_wallet(shell, error)
 
-    assert pay(shell, "--max-price", "100000").code == 0
+    ended = pay(shell, "--max-price", "100000")
+
+    assert ended.code == 0
+    assert ended.err.count(problem) == 1
+    note = "The wallet paid nothing. The status of the order cannot be read, so the command waits"
+    assert note in ended.err
 
 
 def test_after_an_odd_failure_of_a_wallet_the_status_of_the_order_decides(shell: Shell) -> None:

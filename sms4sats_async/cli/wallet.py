@@ -18,7 +18,7 @@ from sms4sats_async import (
     Sms4SatsError,
 )
 
-from .ends import ExitCode, Stage, Stop
+from .ends import ExitCode, Stage, Stop, sentence
 from .facts import amount_of
 from .session import Session
 
@@ -97,7 +97,17 @@ async def pay_and_wait(
                 await pay(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
             # It says so too when a held payment is refunded, so the status of the order decides.
-            if not session.is_paid and await _is_unpaid(session, order):
+            if session.is_paid:
+                return
+            try:
+                status = await session.client.get_order_status(order)
+            except Sms4SatsError:
+                session.out.note(
+                    f"{sentence(error.problem)} The wallet paid nothing. The status of the order "
+                    "cannot be read, so the command waits for it."
+                )
+                return
+            if status.state is OrderState.UNPAID:
                 failures.append(error)
                 group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a wallet's; the status of the order decides
@@ -113,15 +123,6 @@ async def pay_and_wait(
     if not results:
         raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
     return results[0]
-
-
-async def _is_unpaid(session: Session, order: ReceiveOrder) -> bool:
-    """Return whether the service reports that an order is not paid."""
-    try:
-        status = await session.client.get_order_status(order)
-    except Sms4SatsError:
-        return False
-    return status.state is OrderState.UNPAID
 
 
 async def check_wallet(wallet: "AnyWallet") -> None:
