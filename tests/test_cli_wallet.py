@@ -175,7 +175,10 @@ def test_after_a_failed_payment_the_status_of_the_order_is_read(shell: Shell) ->
     ("error", "problem"),
     [
         (FAILED, "Payment 630d…10dd failed: no route"),
-        (AuthenticationError("the wallet refuses the credentials"), "The wallet refuses the credentials."),
+        (
+            AuthenticationError("the wallet refuses the credentials"),
+            "The wallet refuses the credentials.",
+        ),
     ],
 )
 def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(
@@ -231,8 +234,12 @@ def test_wrong_use_orders_nothing(shell: Shell, words: list[str], problem: str) 
     assert shell.service.requests == []
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("Yes ", 0), ("", 3), ("no", 3)])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [("y", 0), ("Yes ", 0), ("", 3), ("no", 3), ("yn", 3), ("\x04", 3), ("y\x04", 3)],
+)
 def test_person_at_a_terminal_is_asked(shell: Shell, answer: str, code: int) -> None:
+    """Ctrl-D (0x04) sends a line before its end, and only a whole line agrees."""
     made = with_wallet(shell)
     controller, terminal = pty.openpty()
     os.write(controller, f"{answer}\n".encode())

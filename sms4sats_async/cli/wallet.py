@@ -1,11 +1,11 @@
 """Pay an order from the user's own wallet, which the environment names."""
 
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -24,6 +24,10 @@ from .session import Session
 
 if TYPE_CHECKING:
     from sms4sats_async.wallets.environment import AnyWallet
+
+_YES: Final = re.compile(r"\s*y(es)?\s*\n", re.IGNORECASE)
+_LONGEST_ANSWER: Final = 1024
+"""Bytes of the answer that are read."""
 
 
 def open_wallet(max_fee: int | None, *, asks: bool) -> "AnyWallet":
@@ -67,10 +71,13 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
         return
     session.stage = Stage.ASKING
     session.out.note("Pay? [y/N]")
-    # A read in a thread would outlive Ctrl-C. A terminal hands over whole lines.
-    with suppress(OSError, NotImplementedError):  # Windows can wait for sockets only
+    # A read in a thread would outlive Ctrl-C. After Ctrl-D, a read of a whole line would block it.
+    try:
         await anyio.wait_readable(sys.stdin)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        answer = os.read(sys.stdin.fileno(), _LONGEST_ANSWER).decode(errors="replace")
+    except (OSError, NotImplementedError):  # Windows can wait for sockets only
+        answer = sys.stdin.readline()
+    if _YES.fullmatch(answer) is None:
         raise Stop("not paid", ExitCode.REFUSED, "the payment was refused at the terminal")
     session.stage = Stage.WAITING
 
