@@ -112,15 +112,24 @@ async def test_settled_payment_has_amount_fee_and_preimage(kind: str) -> None:
             assert payment == Payment(SETTLED, HASH, 1500, 3, PREIMAGE.hex())
 
 
-@every_wallet
-async def test_failure_is_given_with_its_reason(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("lnbits", "Payment failed: no route"),
+        ("lnd", "FAILURE_REASON_NO_ROUTE"),
+        ("phoenixd", "no route"),
+    ],
+)
+async def test_failure_is_given_with_its_reason(kind: str, reason: str) -> None:
+    """Only the answer to the request to pay may have it."""
     with Stub(kind, "fails") as stub:
         wallet = stub.wallet()
-        await wallet.pay(INVOICE)
+        assert (await wallet.pay(INVOICE)).error == reason
 
         with pytest.raises(PaymentFailedError) as caught:
             await wallet(INVOICE)
 
+    assert caught.value.payment.error == reason
     assert caught.value.payment.state is FAILED
     assert isinstance(caught.value, Sms4SatsError)
     assert HASH not in str(caught.value)

@@ -122,7 +122,7 @@ class BaseWallet(ABC):
         """
         self._check_open()
         payment_hash = _checked_hash(payment_hash)
-        found = await self._ask(payment_hash) or self._failures.get(payment_hash)
+        found = await self._ask_or_refused(payment_hash)
         # The request to pay may still be on its way.
         return found or self._unknown(payment_hash, "the wallet does not know this payment")
 
@@ -242,12 +242,19 @@ class BaseWallet(ABC):
             self._failures[payment_hash] = payment
         if payment.state in self.confirmed:
             try:
-                known = await self._ask(payment_hash)
+                known = await self._ask_or_refused(payment_hash)
             except AuthenticationError as error:
                 known = self._unknown(payment_hash, error.problem)
             # A failure that cannot be checked is none yet.
             return payment if known is None else known
         return payment
+
+    async def _ask_or_refused(self, payment_hash: str) -> Payment | None:
+        """Read the state of a payment; a refusal has the reason, which the state may lack."""
+        found = await self._ask(payment_hash)
+        if found is None or found.state is PaymentState.FAILED:
+            return self._failures.get(payment_hash, found)
+        return found
 
     async def _ask(self, payment_hash: str) -> Payment | None:
         """Read the state of a payment; None if the wallet does not know it."""
