@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -85,7 +84,7 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
 async def pay_and_wait(
     session: Session,
     order: ReceiveOrder,
-    pay: Callable[[str], Awaitable[object]],
+    wallet: "AnyWallet",
     timeout: timedelta,
 ) -> OrderResult:
     """Pay an order in the background, and return the code or the refund.
@@ -94,6 +93,8 @@ async def pay_and_wait(
         Stop: The wallet paid nothing.
         Sms4SatsError: As `code_or_refund`.
     """
+    from sms4sats_async.wallets import PaymentState  # noqa: PLC0415 - imports httpx
+
     failures: list[Sms4SatsError] = []
     results: list[OrderResult] = []
     payment = anyio.CancelScope()
@@ -101,7 +102,13 @@ async def pay_and_wait(
     async def run_payment() -> None:
         try:
             with payment:
-                await pay(order.invoice)
+                first = await wallet.pay(order.invoice)
+                if first.state is PaymentState.UNKNOWN and not session.is_paid:
+                    session.out.note(
+                        f"The payment is not confirmed: {first.error}. The command asks the wallet "
+                        "again, and the status of the order decides."
+                    )
+                await wallet(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
             # It says so too when a held payment is refunded, so the status of the order decides.
             if session.is_paid:
