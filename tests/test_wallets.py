@@ -580,7 +580,7 @@ async def test_check_changes_nothing(kind: str) -> None:
 async def test_check_finds_another_server(answered: bytes) -> None:
     with Server(saying(answered)) as server:
         wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
-        with pytest.raises(InvalidResponseError, match="not one of LnbitsWallet"):
+        with pytest.raises(InvalidResponseError, match="does not answer as LnbitsWallet needs"):
             await wallet.check()
 
 

@@ -95,7 +95,7 @@ class HttpWallet(base.BaseWallet):
         answer = await self._request("GET", self.check_path)
         if answer.status != _OK or not isinstance(answer.body, dict):
             raise InvalidResponseError(
-                f"the wallet's answer is not one of {type(self).__name__} (HTTP {answer.status})",
+                f"the server does not answer as {type(self).__name__} needs (HTTP {answer.status})",
                 status_code=answer.status,
             )
 
