@@ -222,8 +222,11 @@ def test_wallet_that_confirms_no_payment_is_reported_once(
             await anyio.lowlevel.checkpoint()
         return Payment(state, HASH, error="no connection (ConnectError)")
 
+    async def wait(*_: object) -> None:
+        await anyio.sleep_forever()
+
     shell.patch.setattr(HeldWallet, "pay", answer)
-    shell.patch.setattr(HeldWallet, "__call__", lambda *_: anyio.sleep_forever())
+    shell.patch.setattr(HeldWallet, "__call__", wait)
 
     ended = pay(shell, "--max-price", "100000")
 

@@ -165,6 +165,7 @@ async def test_refused_credentials_pay_nothing(code: str) -> None:
             await wallet.check()
 
         assert service.secret not in str(caught.value)
+        assert "Nothing was sent" not in str(caught.value)
         service.fault = "settles"
         assert (await wallet(INVOICE)).state is SETTLED
 
