@@ -584,6 +584,14 @@ async def test_check_finds_another_server(answered: bytes) -> None:
             await wallet.check()
 
 
+async def test_check_refuses_an_invoice_key_of_lnbits() -> None:
+    """It reads the balance too, but cannot pay. Only the admin key gets the ID of the wallet."""
+    with Server(saying(answer({"name": "w", "balance": 1}))) as server:
+        wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
+        with pytest.raises(AuthenticationError, match="use the admin key"):
+            await wallet.check()
+
+
 async def test_check_finds_no_server() -> None:
     with Server(saying()) as server:
         wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)

@@ -266,3 +266,14 @@ async def test_wrong_key_is_refused_before_paying(server: tuple[str, str], lnd: 
 
 async def test_check_finds_the_wallet(wallet: LnbitsWallet) -> None:
     await wallet.check()
+
+
+async def test_invoice_key_is_refused_before_paying(server: tuple[str, str], lnd: LndStub) -> None:
+    async with httpx.AsyncClient(base_url=server[0]) as client:
+        made = (await client.post("/api/v1/account", json={"name": "w"})).json()
+    wallet = LnbitsWallet(server[0], made["inkey"], max_fee_sat=None)
+
+    for call in (wallet.check(), wallet.pay(new_payment(lnd))):
+        with pytest.raises(AuthenticationError):
+            await call
+    assert lnd.pays == []

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sms4sats_async._clock import Clock
+from sms4sats_async.errors import AuthenticationError
 from sms4sats_async.invoice import Invoice, Network
 
 from . import answers
@@ -59,6 +60,11 @@ class LnbitsWallet(HttpWallet):
     def check_path(self) -> str:
         """The path of a harmless request that needs the credentials."""
         return "/api/v1/wallet"
+
+    def _check_rights(self, body: Mapping[str, object]) -> None:
+        # Only the admin key gets the ID of the wallet (seen).
+        if "id" not in body:
+            raise AuthenticationError("this is an invoice key, which cannot pay: use the admin key")
 
     def _is_refused(self, answer: Answer) -> bool:
         # LNbits 1.6 answers so to a wrong key, before anything else (seen).
