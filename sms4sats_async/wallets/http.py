@@ -29,7 +29,7 @@ from sms4sats_async.errors import (
 )
 from sms4sats_async.models import RequestOutcome
 
-from . import answers, base
+from . import base
 
 if TYPE_CHECKING:
     import os
@@ -98,9 +98,9 @@ class HttpWallet(base.BaseWallet):
                 f"the server does not answer as {type(self).__name__} needs (HTTP {answer.status})",
                 status_code=answer.status,
             )
-        self._check_rights(answers.fields(answer.body))
+        self._check_rights(answer)
 
-    def _check_rights(self, body: Mapping[str, object]) -> None:
+    def _check_rights(self, answer: Answer) -> None:
         """Raise if the answer to `check` shows that the credentials cannot pay."""
 
     @property

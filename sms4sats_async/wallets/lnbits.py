@@ -61,9 +61,9 @@ class LnbitsWallet(HttpWallet):
         """The path of a harmless request that needs the credentials."""
         return "/api/v1/wallet"
 
-    def _check_rights(self, body: Mapping[str, object]) -> None:
+    def _check_rights(self, answer: Answer) -> None:
         # Only the admin key gets the ID of the wallet (seen).
-        if "id" not in body:
+        if "id" not in answers.fields(answer.body):
             raise AuthenticationError("this is an invoice key, which cannot pay: use the admin key")
 
     def _is_refused(self, answer: Answer) -> bool:
