@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import time
 from collections.abc import Generator
@@ -122,7 +123,12 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
     log = folder / "lnbits.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the server that `make wallets` installed
-            command, cwd=packages, env=settings, stdout=output, stderr=output
+            command,
+            cwd=packages,
+            env=settings,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -136,12 +142,8 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
             time.sleep(0.05)
         yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)  # LNbits serves from a process of its own
+        process.wait()
 
 
 def funded_wallet(url: str) -> str:
