@@ -258,7 +258,7 @@ class AuthenticationError(APIError):
 
     def _consequence(self) -> str:
         # Without a key, trying again fails in the same way; the problem says what to set.
-        return "Nothing was sent." if self.status_code is None else super()._consequence()
+        return "Nothing was sent." if self.request_outcome is _NOT_SENT else super()._consequence()
 
 
 class RateLimitError(APIError):

@@ -30,6 +30,8 @@ class NwcService:
         state: What it says when it is asked: None, `pending`, `settled` or `failed`.
         pays: The requests to pay that arrived, as their invoices.
         lookup: What it answers to them instead.
+        methods: What it says that the connection may do; None: it does not answer that.
+        infos: How often it was asked for them.
     """
 
     def __init__(self, fault: str) -> None:
@@ -38,6 +40,8 @@ class NwcService:
         self.pays: list[str] = []
         self.payment_hash = HASH
         self.lookup: dict[str, Any] | None = None
+        self.methods: list[str] | None = ["pay_invoice", "lookup_invoice"]
+        self.infos = 0
         self.relay = sdk.LocalRelayBuilder().build()
         self._keys, self._payer = sdk.Keys.generate(), sdk.Keys.generate()
         self.uri = ""
@@ -99,7 +103,9 @@ class NwcService:
             case _ if self.fault.isupper():
                 return {"error": {"code": self.fault, "message": "no"}}
             case _:
-                return {"result": {"alias": "w", "methods": ["pay_invoice", "lookup_invoice"]}}
+                self.infos += 1
+                methods = self.methods
+                return None if methods is None else {"result": {"alias": "w", "methods": methods}}
 
     def _find(self, payment_hash: str) -> dict[str, Any] | None:
         assert payment_hash == self.payment_hash

@@ -45,9 +45,12 @@ class HeldWallet:
     """Holds each payment until it is cancelled, or fails.
 
     Attributes:
+        first: What it answers to a request to pay.
         paid: The invoices that it was asked to pay.
         closed: Whether it was closed.
     """
+
+    first = Payment(PaymentState.PENDING, HASH)
 
     def __init__(self, max_fee_sat: int | None, error: Exception | None = None) -> None:
         self.max_fee_sat = max_fee_sat
@@ -55,8 +58,12 @@ class HeldWallet:
         self.closed = False
         self._error = error
 
-    async def __call__(self, invoice: str) -> None:
+    async def pay(self, invoice: str) -> Payment:
         self.paid.append(invoice)
+        return self.first
+
+    async def __call__(self, invoice: str) -> None:
+        assert self.paid == [invoice]
         if self._error is not None:
             raise self._error
         await anyio.sleep_forever()
@@ -171,11 +178,61 @@ def test_after_a_failed_payment_the_status_of_the_order_is_read(shell: Shell) ->
     assert (ended.code, ended.out) == (0, "")
 
 
-def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (FAILED, "Payment 630d…10dd failed: no route"),
+        (
+            AuthenticationError("the wallet refuses the credentials"),
+            "The wallet refuses the credentials.",
+        ),
+    ],
+)
+def test_failed_payment_does_not_end_the_command_while_the_status_is_unknown(
+    shell: Shell, error: Exception, problem: str
+) -> None:
     shell.service.script("/orderstatus", *[Fault.reset()] * 8)
-    with_wallet(shell, FAILED)
+    with_wallet(shell, error)
 
-    assert pay(shell, "--max-price", "100000").code == 0
+    ended = pay(shell, "--max-price", "100000")
+
+    assert ended.code == 0
+    assert ended.err.count(problem) == 1
+    note = "The wallet paid nothing. The status of the order cannot be read, so the command waits"
+    assert note in ended.err
+
+
+@pytest.mark.parametrize(
+    ("state", "behaviour", "notes"),
+    [
+        (PaymentState.UNKNOWN, Behaviour(pay_delay=None), 1),
+        (PaymentState.UNKNOWN, CODE, 0),
+        (PaymentState.PENDING, Behaviour(pay_delay=None), 0),
+    ],
+)
+def test_wallet_that_confirms_no_payment_is_reported_once(
+    shell: Shell, state: PaymentState, behaviour: Behaviour, notes: int
+) -> None:
+    """At a wrong address, the command would wait for the whole time without a word."""
+    shell.service.behaviour = behaviour
+    with_wallet(shell)
+
+    async def answer(*_: object) -> Payment:
+        while shell.clock.now() < shell.service.orders[0].created_at + 1:  # after the first poll
+            await anyio.lowlevel.checkpoint()
+        return Payment(state, HASH, error="no connection (ConnectError)")
+
+    async def wait(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    shell.patch.setattr(HeldWallet, "pay", answer)
+    shell.patch.setattr(HeldWallet, "__call__", wait)
+
+    ended = pay(shell, "--max-price", "100000")
+
+    assert ended.code == 0
+    note = "The payment is not confirmed: no connection (ConnectError). The command asks"
+    assert ended.err.count(note) == notes
 
 
 def test_after_an_odd_failure_of_a_wallet_the_status_of_the_order_decides(shell: Shell) -> None:
@@ -217,8 +274,12 @@ def test_wrong_use_orders_nothing(shell: Shell, words: list[str], problem: str) 
     assert shell.service.requests == []
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("Yes ", 0), ("", 3), ("no", 3)])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [("y", 0), ("Yes ", 0), ("", 3), ("no", 3), ("yn", 3), ("\x04", 3), ("y\x04", 3)],
+)
 def test_person_at_a_terminal_is_asked(shell: Shell, answer: str, code: int) -> None:
+    """Ctrl-D (0x04) sends a line before its end, and only a whole line agrees."""
     made = with_wallet(shell)
     controller, terminal = pty.openpty()
     os.write(controller, f"{answer}\n".encode())

@@ -35,11 +35,12 @@ from sms4sats_async.wallets import (
 )
 from sms4sats_async.wallets.http import Answer
 from tests import wallet_stubs
-from tests.servers import Server, authority, certified, saying
+from tests.servers import Server, answer, authority, certified, saying
 from tests.simulated import Simulated
 from tests.wallet_stubs import (
     ADMIN_KEY,
     BODIES,
+    CREDENTIALS,
     HASH,
     INVOICE,
     MACAROON,
@@ -111,15 +112,24 @@ async def test_settled_payment_has_amount_fee_and_preimage(kind: str) -> None:
             assert payment == Payment(SETTLED, HASH, 1500, 3, PREIMAGE.hex())
 
 
-@every_wallet
-async def test_failure_is_given_with_its_reason(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("lnbits", "Payment failed: no route"),
+        ("lnd", "FAILURE_REASON_NO_ROUTE"),
+        ("phoenixd", "no route"),
+    ],
+)
+async def test_failure_is_given_with_its_reason(kind: str, reason: str) -> None:
+    """Only the answer to the request to pay may have it."""
     with Stub(kind, "fails") as stub:
         wallet = stub.wallet()
-        await wallet.pay(INVOICE)
+        assert (await wallet.pay(INVOICE)).error == reason
 
         with pytest.raises(PaymentFailedError) as caught:
             await wallet(INVOICE)
 
+    assert caught.value.payment.error == reason
     assert caught.value.payment.state is FAILED
     assert isinstance(caught.value, Sms4SatsError)
     assert HASH not in str(caught.value)
@@ -245,6 +255,28 @@ async def test_refusal_of_lnbits_to_pay_again_is_no_failure() -> None:
         stub.node.state = None
         payment = await stub.wallet().pay(INVOICE)
         assert (payment.state, payment.error) == (FAILED, "Insufficient balance.")
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {"paid": True, "status": "success", "details": {"status": "success", "amount": 1_500_000}},
+        {"paid": False, "status": "failed", "details": {"status": "failed", "amount": 1_500_000}},
+        {"paid": True, "preimage": PREIMAGE.hex()},
+        {"paid": False, "status": "failed"},
+        {"paid": True, "details": {"status": "success", "amount": "odd"}},
+    ],
+    ids=["received", "not received", "settled elsewhere", "failed elsewhere", "odd"],
+)
+async def test_only_an_outgoing_payment_of_the_wallet_counts_in_lnbits(answered: Any) -> None:
+    """To a wrong key, LNbits 1.6 shows payments of any wallet, without `details`."""
+    with Server(saying(answer(answered))) as server:
+        wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
+        payment = await wallet.get_payment(HASH)
+
+    assert payment == Payment(
+        UNKNOWN, HASH, error="LNbits answered HTTP 200: no outgoing payment of this wallet"
+    )
 
 
 @pytest.mark.parametrize("asked", ["503 Error", "401 Unauthorized"])
@@ -470,7 +502,10 @@ def test_unknown_network_is_refused() -> None:
 
 
 @every_wallet
-@pytest.mark.parametrize("payment_hash", ["", "ab", HASH + "0", None, 5])
+@pytest.mark.parametrize(
+    "payment_hash",
+    ["", "ab", HASH + "0", f"{HASH}\n", f"0x{HASH[2:]}", None, 5, int("1" * 64), HASH.encode()],
+)
 async def test_payment_hash_that_is_none_is_refused(kind: str, payment_hash: Any) -> None:
     with Stub(kind, "settles") as stub, pytest.raises(InvalidArgumentError, match="64 hex digits"):
         await stub.wallet().get_payment(payment_hash)
@@ -545,7 +580,15 @@ async def test_check_changes_nothing(kind: str) -> None:
 async def test_check_finds_another_server(answered: bytes) -> None:
     with Server(saying(answered)) as server:
         wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
-        with pytest.raises(InvalidResponseError, match="not one of LnbitsWallet"):
+        with pytest.raises(InvalidResponseError, match="does not answer as LnbitsWallet needs"):
+            await wallet.check()
+
+
+async def test_check_refuses_an_invoice_key_of_lnbits() -> None:
+    """It reads the balance too, but cannot pay. Only the admin key gets the ID of the wallet."""
+    with Server(saying(answer({"name": "w", "balance": 1}))) as server:
+        wallet = LnbitsWallet(server.url, ADMIN_KEY, max_fee_sat=None)
+        with pytest.raises(AuthenticationError, match="use the admin key"):
             await wallet.check()
 
 
@@ -565,6 +608,20 @@ async def test_lnd_with_its_own_certificate(tmp_path: Path) -> None:
 
         with pytest.raises(TransportError):
             await stub.wallet().check()
+
+
+@every_wallet
+async def test_wallet_on_this_machine_is_reached_without_a_proxy(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    authority().cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with Stub(kind, "settles", tls=certified("127.0.0.1")) as stub:
+        await stub.wallet().check()
+
+        with pytest.raises(TransportError, match="no connection"):
+            await stub.wallet(url="https://wallet.example").check()
 
 
 # --- secrets --------------------------------------------------------------------------------------
@@ -599,6 +656,20 @@ async def test_credentials_are_masked_in_the_text_of_a_wallet() -> None:
     assert payment.error is not None
     assert "wrong key a1b2…8f90 for" in payment.error
     assert HASH not in payment.error
+
+
+async def test_login_of_phoenixd_is_masked_in_its_text() -> None:
+    _, login = CREDENTIALS["phoenixd"]
+
+    def quoting(_node: Any, seen: Any) -> tuple[bool, str, Any]:
+        status = "404 Not Found" if seen.method == "GET" else "200 OK"
+        return False, status, {"reason": f"wrong login {login} of {PASSWORD}"}
+
+    with Stub("phoenixd", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BODIES, "phoenixd", quoting)
+        payment = await stub.wallet().pay(INVOICE)
+
+    assert payment.error == "wrong login Basic OnBo…M2E= of phoe…7f3a"
 
 
 # --- the answers ----------------------------------------------------------------------------------

@@ -100,8 +100,30 @@ def test_fee_limit_that_the_wallet_cannot_enforce_is_refused(
 def test_certificate_and_network_are_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, "lnd", SMS4SATS_LND_TLS_CERT="/no/such/tls.cert")
 
-    with pytest.raises(InvalidArgumentError, match="tls_cert must be a file"):
+    with pytest.raises(InvalidArgumentError, match=r"^SMS4SATS_LND_TLS_CERT must be a file"):
         wallet_from_environment(network="regtest")
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "value"),
+    [
+        ("lnd", "SMS4SATS_LND_URL", "localhost:8080"),
+        ("lnd", "SMS4SATS_LND_URL", "https://" + "a" * 70 + ".\u00fc"),
+        ("lnd", "SMS4SATS_LND_MACAROON", "/home/user/admin.macaroon"),
+        ("lnbits", "SMS4SATS_LNBITS_URL", "http://lnbits.example"),
+        ("lnbits", "SMS4SATS_LNBITS_KEY", "\u00f6"),
+        ("phoenixd", "SMS4SATS_PHOENIXD_URL", "phoenixd"),
+        ("phoenixd", "SMS4SATS_PHOENIXD_PASSWORD", "\u00f6"),
+        ("nwc", "SMS4SATS_NWC_URI", "nostr+walletconnect://x"),
+    ],
+)
+def test_invalid_variable_is_named(
+    kind: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up(monkeypatch, kind, **{variable: value})
+
+    with pytest.raises(InvalidArgumentError, match=f"^{variable} (must|cannot) "):
+        wallet_from_environment()
 
 
 @pytest.mark.parametrize("kind", VARIABLES)

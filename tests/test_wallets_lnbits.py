@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import time
 from collections.abc import Generator
@@ -122,7 +123,12 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
     log = folder / "lnbits.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the server that `make wallets` installed
-            command, cwd=packages, env=settings, stdout=output, stderr=output
+            command,
+            cwd=packages,
+            env=settings,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -136,12 +142,8 @@ def lnbits_server(folder: Path, lnd: str, port: int) -> Generator[str]:
             time.sleep(0.05)
         yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)  # LNbits serves from a process of its own
+        process.wait()
 
 
 def funded_wallet(url: str) -> str:
@@ -237,6 +239,22 @@ async def test_unknown_payment_is_unknown(wallet: LnbitsWallet) -> None:
     assert (await wallet.get_payment("ab" * 32)).state is PaymentState.UNKNOWN
 
 
+async def test_received_payment_and_a_payment_of_another_wallet_are_none_of_ours(
+    server: tuple[str, str], wallet: LnbitsWallet
+) -> None:
+    url, key = server
+    async with httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}) as client:
+        request = {"out": False, "amount": 7, "memo": "m"}
+        received = (await client.post("/api/v1/payments", json=request)).json()
+        shown = (await client.get(f"/api/v1/payments/{received['payment_hash']}")).json()
+    assert shown["paid"] is True
+    other = LnbitsWallet(url, key[::-1], max_fee_sat=None)
+
+    for each in (wallet, other):
+        payment = await each.get_payment(received["payment_hash"])
+        assert (payment.state, payment.preimage) == (PaymentState.UNKNOWN, None)
+
+
 async def test_wrong_key_is_refused_before_paying(server: tuple[str, str], lnd: LndStub) -> None:
     url, key = server
     wallet = LnbitsWallet(url, key[::-1], max_fee_sat=None)
@@ -250,3 +268,14 @@ async def test_wrong_key_is_refused_before_paying(server: tuple[str, str], lnd: 
 
 async def test_check_finds_the_wallet(wallet: LnbitsWallet) -> None:
     await wallet.check()
+
+
+async def test_invoice_key_is_refused_before_paying(server: tuple[str, str], lnd: LndStub) -> None:
+    async with httpx.AsyncClient(base_url=server[0]) as client:
+        made = (await client.post("/api/v1/account", json={"name": "w"})).json()
+    wallet = LnbitsWallet(server[0], made["inkey"], max_fee_sat=None)
+
+    for call in (wallet.check(), wallet.pay(new_payment(lnd))):
+        with pytest.raises(AuthenticationError):
+            await call
+    assert lnd.pays == []

@@ -165,8 +165,57 @@ async def test_refused_credentials_pay_nothing(code: str) -> None:
             await wallet.check()
 
         assert service.secret not in str(caught.value)
+        assert "Nothing was sent" not in str(caught.value)
         service.fault = "settles"
         assert (await wallet(INVOICE)).state is SETTLED
+
+
+@pytest.mark.parametrize(
+    ("methods", "missing"),
+    [
+        (["pay_invoice", "get_info"], "lookup_invoice"),
+        (["lookup_invoice", "get_balance"], "pay_invoice"),
+        (["get_info", "one_of_its_own"], "pay_invoice and lookup_invoice"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_connection_that_lacks_a_permission_pays_nothing(
+    methods: list[str], missing: str
+) -> None:
+    """Without `lookup_invoice`, a held payment would never be settled or failed."""
+    async with nwc_service("holds") as service, service.wallet() as wallet:
+        service.methods = methods
+        for call in (wallet.check(), wallet.pay(INVOICE), wallet(INVOICE)):
+            with pytest.raises(AuthenticationError, match=f"lacks the permission {missing}: "):
+                await call
+        assert service.pays == []
+
+        service.fault, service.methods = "settles", ["pay_invoice", "lookup_invoice"]
+        assert (await wallet(INVOICE)).state is SETTLED
+
+
+@pytest.mark.parametrize(
+    ("fault", "methods", "state"),
+    [("settles", [], SETTLED), ("settles", None, SETTLED), ("INTERNAL", None, UNKNOWN)],
+)
+@pytest.mark.asyncio
+async def test_wallet_that_does_not_list_its_permissions_is_paid_from(
+    fault: str, methods: list[str] | None, state: PaymentState
+) -> None:
+    async with nwc_service(fault) as service, service.wallet() as wallet:
+        service.methods = methods
+
+        assert (await wallet.pay(INVOICE)).state is state
+    assert service.pays == [INVOICE]
+
+
+@pytest.mark.asyncio
+async def test_permissions_are_asked_for_once() -> None:
+    async with nwc_service("settles") as service, service.wallet() as wallet:
+        await wallet.pay(INVOICE)
+        await wallet.pay(make(payment_hash=bytes(32)))
+
+    assert (len(service.pays), service.infos) == (2, 1)
 
 
 @pytest.mark.asyncio

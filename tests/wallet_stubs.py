@@ -120,7 +120,7 @@ def lnd(node: Node, seen: Seen) -> tuple[bool, str, Any]:
 def lnbits(node: Node, seen: Seen) -> tuple[bool, str, Any]:
     states = {"held": "pending", "settled": "success", "failed": "failed"}
     if seen.target == "/api/v1/wallet":
-        return False, "200 OK", {"name": "w", "balance": 1}
+        return False, "200 OK", {"id": "7f", "name": "w", "balance": 1}
     is_pay = seen.method == "POST"
     if is_pay:
         tried = node.state is not None

@@ -53,6 +53,8 @@ CHOSEN = (
     "test_transport_own.py",
     "test_transport_injected.py",
     "test_decode_endpoints.py",
+    # The wallets over HTTP: their connections, time-outs and cancellation.
+    "test_wallets.py",
     # The command starts with its extras.
     "test_cli_ends.py",
 )

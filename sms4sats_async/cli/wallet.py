@@ -1,11 +1,10 @@
 """Pay an order from the user's own wallet, which the environment names."""
 
 import os
+import re
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -18,12 +17,16 @@ from sms4sats_async import (
     Sms4SatsError,
 )
 
-from .ends import ExitCode, Stage, Stop
+from .ends import ExitCode, Stage, Stop, sentence
 from .facts import amount_of
 from .session import Session
 
 if TYPE_CHECKING:
     from sms4sats_async.wallets.environment import AnyWallet
+
+_YES: Final = re.compile(r"\s*y(es)?\s*\n", re.IGNORECASE)
+_LONGEST_ANSWER: Final = 1024
+"""Bytes of the answer that are read."""
 
 
 def open_wallet(max_fee: int | None, *, asks: bool) -> "AnyWallet":
@@ -67,10 +70,13 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
         return
     session.stage = Stage.ASKING
     session.out.note("Pay? [y/N]")
-    # A read in a thread would outlive Ctrl-C. A terminal hands over whole lines.
-    with suppress(OSError, NotImplementedError):  # Windows can wait for sockets only
+    # A read in a thread would outlive Ctrl-C. After Ctrl-D, a read of a whole line would block it.
+    try:
         await anyio.wait_readable(sys.stdin)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        answer = os.read(sys.stdin.fileno(), _LONGEST_ANSWER).decode(errors="replace")
+    except (OSError, NotImplementedError):  # Windows can wait for sockets only
+        answer = sys.stdin.readline()
+    if _YES.fullmatch(answer) is None:
         raise Stop("not paid", ExitCode.REFUSED, "the payment was refused at the terminal")
     session.stage = Stage.WAITING
 
@@ -78,7 +84,7 @@ async def agree(session: Session, order: Order, wallet: "AnyWallet", *, asks: bo
 async def pay_and_wait(
     session: Session,
     order: ReceiveOrder,
-    pay: Callable[[str], Awaitable[object]],
+    wallet: "AnyWallet",
     timeout: timedelta,
 ) -> OrderResult:
     """Pay an order in the background, and return the code or the refund.
@@ -87,6 +93,8 @@ async def pay_and_wait(
         Stop: The wallet paid nothing.
         Sms4SatsError: As `code_or_refund`.
     """
+    from sms4sats_async.wallets import PaymentState  # noqa: PLC0415 - imports httpx
+
     failures: list[Sms4SatsError] = []
     results: list[OrderResult] = []
     payment = anyio.CancelScope()
@@ -94,10 +102,26 @@ async def pay_and_wait(
     async def run_payment() -> None:
         try:
             with payment:
-                await pay(order.invoice)
+                first = await wallet.pay(order.invoice)
+                if first.state is PaymentState.UNKNOWN and not session.is_paid:
+                    session.out.note(
+                        f"The payment is not confirmed: {first.error}. The command asks the wallet "
+                        "again, and the status of the order decides."
+                    )
+                await wallet(order.invoice)
         except Sms4SatsError as error:  # the wallet paid nothing
             # It says so too when a held payment is refunded, so the status of the order decides.
-            if not session.is_paid and await _is_unpaid(session, order):
+            if session.is_paid:
+                return
+            try:
+                status = await session.client.get_order_status(order)
+            except Sms4SatsError:
+                session.out.note(
+                    f"{sentence(error.problem)} The wallet paid nothing. The status of the order "
+                    "cannot be read, so the command waits for it."
+                )
+                return
+            if status.state is OrderState.UNPAID:
                 failures.append(error)
                 group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a wallet's; the status of the order decides
@@ -113,15 +137,6 @@ async def pay_and_wait(
     if not results:
         raise Stop("wallet", ExitCode.REFUSED, failures[0].problem) from failures[0]
     return results[0]
-
-
-async def _is_unpaid(session: Session, order: ReceiveOrder) -> bool:
-    """Return whether the service reports that an order is not paid."""
-    try:
-        status = await session.client.get_order_status(order)
-    except Sms4SatsError:
-        return False
-    return status.state is OrderState.UNPAID
 
 
 async def check_wallet(wallet: "AnyWallet") -> None:

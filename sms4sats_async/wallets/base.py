@@ -39,8 +39,6 @@ class BaseWallet(ABC):
 
     enforces_fee_limit: ClassVar[bool] = False
     """Whether the wallet can be given a fee limit for each payment."""
-    asks_before_paying: ClassVar[bool] = False
-    """Whether a payment of another process must be looked for before paying."""
     confirmed: ClassVar[frozenset[PaymentState]] = frozenset({PaymentState.FAILED})
     """After which answers to a request to pay the state is read once more.
 
@@ -104,11 +102,10 @@ class BaseWallet(ABC):
         payment_hash = parsed.payment_hash
         if payment_hash not in self._amounts:
             amount = self._payable(parsed)
-            if self.asks_before_paying:
-                known = await self._ask(payment_hash)
-                if known is not None:
-                    return known
-                self._check_open()
+            known = await self._before_paying(payment_hash)
+            if known is not None:
+                return known
+            self._check_open()
             # Another task may have begun to pay while this one asked.
             if payment_hash not in self._amounts:
                 self._amounts[payment_hash] = amount
@@ -124,10 +121,8 @@ class BaseWallet(ABC):
             ClientStateError: If the wallet is closed.
         """
         self._check_open()
-        if not _HASH.fullmatch(str(payment_hash).lower()):
-            raise InvalidArgumentError("payment_hash must be 64 hex digits")
-        payment_hash = payment_hash.lower()
-        found = await self._ask(payment_hash) or self._failures.get(payment_hash)
+        payment_hash = _checked_hash(payment_hash)
+        found = await self._ask_or_refused(payment_hash)
         # The request to pay may still be on its way.
         return found or self._unknown(payment_hash, "the wallet does not know this payment")
 
@@ -175,6 +170,14 @@ class BaseWallet(ABC):
             delay = min(2 * delay, _LONGEST_DELAY)
 
     # --- what an adapter does ---------------------------------------------------------------------
+
+    async def _before_paying(self, payment_hash: str) -> Payment | None:  # noqa: ARG002 - for adapters
+        """Return a payment that another process sent, which must not be paid again, or None.
+
+        Raises:
+            AuthenticationError: If the credentials do not allow what this wallet needs.
+        """
+        return None
 
     @abstractmethod
     async def _pay(self, invoice: Invoice, max_fee_sat: int | None) -> Payment:
@@ -239,12 +242,19 @@ class BaseWallet(ABC):
             self._failures[payment_hash] = payment
         if payment.state in self.confirmed:
             try:
-                known = await self._ask(payment_hash)
+                known = await self._ask_or_refused(payment_hash)
             except AuthenticationError as error:
                 known = self._unknown(payment_hash, error.problem)
             # A failure that cannot be checked is none yet.
             return payment if known is None else known
         return payment
+
+    async def _ask_or_refused(self, payment_hash: str) -> Payment | None:
+        """Read the state of a payment; a refusal has the reason, which the state may lack."""
+        found = await self._ask(payment_hash)
+        if found is None or found.state is PaymentState.FAILED:
+            return self._failures.get(payment_hash, found)
+        return found
 
     async def _ask(self, payment_hash: str) -> Payment | None:
         """Read the state of a payment; None if the wallet does not know it."""
@@ -269,3 +279,10 @@ class BaseWallet(ABC):
         for secret in self._secrets:
             text = hide(text, secret)
         return quote(text)
+
+
+def _checked_hash(value: object) -> str:
+    """Return a payment hash in lower case."""
+    if not isinstance(value, str) or not _HASH.fullmatch(value.lower()):
+        raise InvalidArgumentError("payment_hash must be 64 hex digits")
+    return value.lower()

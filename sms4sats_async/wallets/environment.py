@@ -18,6 +18,15 @@ _KINDS: Final = ("lnd", "lnbits", "phoenixd", "nwc")
 _WALLET: Final = "SMS4SATS_WALLET"
 _MAX_FEE: Final = "SMS4SATS_MAX_FEE_SAT"
 _NO_LIMIT: Final = "none"
+_VARIABLES: Final = {
+    "url": "URL",
+    "macaroon": "MACAROON",
+    "tls_cert": "TLS_CERT",
+    "admin_key": "KEY",
+    "password": "PASSWORD",
+    "uri": "URI",
+}
+"""What follows `SMS4SATS_` and the wallet in the name of the variable of an argument."""
 
 
 def wallet_from_environment(
@@ -42,7 +51,7 @@ def wallet_from_environment(
         InvalidArgumentError: If a variable is missing or invalid; the error names it.
         ImportError: If the wallet is `nwc` and `nostr-sdk` is not installed.
     """
-    kind = _required(_WALLET)
+    kind = _required(_WALLET, f"name one of {', '.join(_KINDS)}")
     if kind not in _KINDS:
         raise InvalidArgumentError(f"{_WALLET} must be one of {', '.join(_KINDS)}")
     if max_fee_sat is None:
@@ -52,7 +61,12 @@ def wallet_from_environment(
     except InvalidArgumentError as error:
         if error.problem.startswith("SMS4SATS_"):
             raise
-        raise InvalidArgumentError(f"the wallet in {_WALLET} ({kind}): {error.problem}") from None
+        argument, _, rest = error.problem.partition(" ")
+        if argument in _VARIABLES:
+            problem = f"SMS4SATS_{kind.upper()}_{_VARIABLES[argument]} {rest}"
+        else:
+            problem = f"the wallet in {_WALLET} ({kind}): {error.problem}"
+        raise InvalidArgumentError(problem) from None
 
 
 def _make(kind: str, max_fee_sat: int | None, network: Network) -> AnyWallet:
@@ -84,15 +98,16 @@ def _make(kind: str, max_fee_sat: int | None, network: Network) -> AnyWallet:
             return NwcWallet(uri, max_fee_sat=max_fee_sat, network=network)
 
 
-def _required(variable: str) -> str:
+def _required(variable: str, what: str = "it is needed to pay") -> str:
     value = os.environ.get(variable, "").strip()
     if not value:
-        raise InvalidArgumentError(f"{variable} is not set; it is needed to pay")
+        raise InvalidArgumentError(f"{variable} is not set; {what}")
     return value
 
 
 def _max_fee(*, required: bool) -> int | None:
-    value = _required(_MAX_FEE) if required else os.environ.get(_MAX_FEE, "").strip()
+    what = "give the highest routing fee in satoshis, or none for no limit"
+    value = _required(_MAX_FEE, what) if required else os.environ.get(_MAX_FEE, "").strip()
     if value in {"", _NO_LIMIT}:
         return None
     try:

@@ -64,10 +64,10 @@ class HttpWallet(base.BaseWallet):
         max_fee_sat: int | None,
         network: Network,
         clock: Clock | None,
-        secret: str,
+        secrets: tuple[str, ...],
         tls_cert: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(max_fee_sat=max_fee_sat, network=network, clock=clock, secrets=(secret,))
+        super().__init__(max_fee_sat=max_fee_sat, network=network, clock=clock, secrets=secrets)
         self._root = validate.base_url(url, key_is_set=True, name="url")
         self._headers = {"accept": "application/json", "user-agent": "sms4sats-async", **headers}
         try:
@@ -75,7 +75,8 @@ class HttpWallet(base.BaseWallet):
         except (httpx.InvalidURL, UnicodeError) as error:
             raise InvalidArgumentError("url cannot be used: its host is invalid") from error
         environment = read_environment(root)
-        self._proxy = environment.proxy
+        # A proxy cannot reach this machine, where most of these wallets run.
+        self._proxy = None if validate.is_loopback(root.host) else environment.proxy
         self._tls = environment.tls if tls_cert is None else _trust(tls_cert)
         hide_order_ids_in_logs("httpcore")
 
@@ -94,9 +95,13 @@ class HttpWallet(base.BaseWallet):
         answer = await self._request("GET", self.check_path)
         if answer.status != _OK or not isinstance(answer.body, dict):
             raise InvalidResponseError(
-                f"the wallet's answer is not one of {type(self).__name__} (HTTP {answer.status})",
+                f"the server does not answer as {type(self).__name__} needs (HTTP {answer.status})",
                 status_code=answer.status,
             )
+        self._check_rights(answer)
+
+    def _check_rights(self, answer: Answer) -> None:
+        """Raise if the answer to `check` shows that the credentials cannot pay."""
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sms4sats_async._clock import Clock
+from sms4sats_async.errors import AuthenticationError
 from sms4sats_async.invoice import Invoice, Network
 
 from . import answers
@@ -52,13 +53,18 @@ class LnbitsWallet(HttpWallet):
             max_fee_sat=max_fee_sat,
             network=network,
             clock=clock,
-            secret=key,
+            secrets=(key,),
         )
 
     @property
     def check_path(self) -> str:
         """The path of a harmless request that needs the credentials."""
         return "/api/v1/wallet"
+
+    def _check_rights(self, answer: Answer) -> None:
+        # Only the admin key gets the ID of the wallet (seen).
+        if "id" not in answers.fields(answer.body):
+            raise AuthenticationError("this is an invoice key, which cannot pay: use the admin key")
 
     def _is_refused(self, answer: Answer) -> bool:
         # LNbits 1.6 answers so to a wrong key, before anything else (seen).
@@ -72,11 +78,25 @@ class LnbitsWallet(HttpWallet):
 
     async def _lookup(self, payment_hash: str) -> Payment | None:
         answer = await self._request("GET", f"/api/v1/payments/{payment_hash}")
-        return None if answer.status == _NOT_FOUND else read_payment(answer, payment_hash)
+        return None if answer.status == _NOT_FOUND else read_asked(answer, payment_hash)
+
+
+def read_asked(answer: Answer, payment_hash: str) -> Payment:
+    """Return what LNbits says when it is asked: only an outgoing payment of the wallet counts.
+
+    The amount of an incoming one is positive. To a wrong key, LNbits 1.6 shows the payments of all
+    wallets, without `details` (seen).
+    """
+    payment = read_payment(answer, payment_hash)
+    amount = answers.fields(answers.fields(answer.body).get("details")).get("amount")
+    if payment.state is PaymentState.UNKNOWN or (isinstance(amount, int) and amount < 0):
+        return payment
+    error = f"LNbits answered HTTP {answer.status}: no outgoing payment of this wallet"
+    return Payment(PaymentState.UNKNOWN, payment_hash, error=error)
 
 
 def read_payment(answer: Answer, payment_hash: str) -> Payment:
-    """Return what LNbits says about a payment, when it pays and when it is asked."""
+    """Return what LNbits says about a payment, whether it pays it or is asked."""
     body = answers.fields(answer.body)
     details = answers.fields(body.get("details")) or body
     state = PaymentState.UNKNOWN

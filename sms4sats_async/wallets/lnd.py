@@ -81,7 +81,7 @@ class LndWallet(HttpWallet):
             max_fee_sat=max_fee_sat,
             network=network,
             clock=clock,
-            secret=macaroon,
+            secrets=(macaroon,),
             tls_cert=tls_cert,
         )
 

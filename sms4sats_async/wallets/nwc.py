@@ -84,6 +84,7 @@ class NwcWallet(base.BaseWallet):
         secret = self._uri.secret().to_hex()
         super().__init__(max_fee_sat=max_fee_sat, network=network, clock=clock, secrets=(secret,))
         self._connection: Any = None
+        self._is_checked = False
 
     async def aclose(self) -> None:
         """Close the wallet's connections. Payments under way go on in the wallet."""
@@ -96,11 +97,24 @@ class NwcWallet(base.BaseWallet):
         """Check that the wallet answers and accepts the credentials; this changes nothing.
 
         Raises:
-            AuthenticationError: If the wallet refuses the credentials.
+            AuthenticationError: If the wallet refuses the credentials, or does not allow what
+                paying needs.
             TransportError: If no answer arrives.
         """
         self._check_open()
-        await self._request(lambda wallet: wallet.get_info())
+        _check_permissions(await self._request(lambda wallet: wallet.get_info()))
+
+    async def _before_paying(self, payment_hash: str) -> Payment | None:  # noqa: ARG002
+        """Check the permissions once; without `lookup_invoice`, a payment could stay `UNKNOWN`."""
+        if not self._is_checked:
+            try:
+                info = await self._request(lambda wallet: wallet.get_info())
+            except (AuthenticationError, TransportError):
+                pass  # a wallet need not offer that
+            else:
+                _check_permissions(info)
+            self._is_checked = True
+        return None
 
     async def _pay(self, invoice: Invoice, max_fee_sat: int | None) -> Payment:  # noqa: ARG002
         request = self._sdk.PayInvoiceRequest(id=None, invoice=invoice.bolt11, amount=None)
@@ -161,6 +175,19 @@ class NwcWallet(base.BaseWallet):
                     request_outcome=RequestOutcome.REFUSED,
                 ) from None
             raise WalletError(problem, None if code is None else code[1]) from None
+
+
+def _check_permissions(info: Any) -> None:  # noqa: ANN401
+    """Raise if the wallet lists what the connection may do, and something needed is missing."""
+    missing = [
+        name
+        for name in ("pay_invoice", "lookup_invoice")
+        if not any(getattr(method, f"is_{name}")() for method in info.methods)
+    ]
+    if info.methods and missing:
+        raise AuthenticationError(
+            f"the connection lacks the permission {' and '.join(missing)}: allow it in the wallet"
+        )
 
 
 def read_payment(found: Any, payment_hash: str) -> Payment:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """phoenixd over its HTTP interface (phoenix.acinq.co/server/api)."""
 
 import base64
-from typing import ClassVar, Final
+from typing import Final
 
 from sms4sats_async._clock import Clock
 from sms4sats_async.errors import InvalidArgumentError
@@ -39,8 +39,6 @@ class PhoenixdWallet(HttpWallet):
         InvalidArgumentError: If an argument is invalid, or if `max_fee_sat` is a number.
     """
 
-    asks_before_paying: ClassVar[bool] = True
-
     def __init__(
         self,
         url: str,
@@ -58,13 +56,16 @@ class PhoenixdWallet(HttpWallet):
             max_fee_sat=max_fee_sat,
             network=network,
             clock=clock,
-            secret=secret,
+            secrets=(secret, login),
         )
 
     @property
     def check_path(self) -> str:
         """The path of a harmless request that needs the credentials."""
         return "/getbalance"
+
+    async def _before_paying(self, payment_hash: str) -> Payment | None:
+        return await self._ask(payment_hash)
 
     async def _pay(self, invoice: Invoice, max_fee_sat: int | None) -> Payment:  # noqa: ARG002
         answer = await self._request("POST", "/payinvoice", form={"invoice": invoice.bolt11})
