@@ -527,15 +527,16 @@ async def test_a_damaged_row_stops_no_other_order(dsn: str) -> None:
 
 
 async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fleet(dsn, attrs.evolve(CODE, code_delay=200)) as it:
+    async with fleet(dsn) as it:
         outage = Outage(dsn, monkeypatch)
         monkeypatch.setattr(schedulers, "_LOOK", 0.05)
         worker = it.worker()
         order = await it.order()
-        await worker.scheduler.add(order, timeout=600)
+        await worker.scheduler.add(order, timeout=9000)
         async with running(worker):
             await held_by(worker)
             await outage.begin()
+            it.simulator.deliver_code(order.order_id, "007")
             await until(lambda: worker.results)  # its body runs, and the loop waits for the end
             failures = len(it.events_of(JournalFailed))
             await until(lambda: len(it.events_of(JournalFailed)) > failures + 2)
