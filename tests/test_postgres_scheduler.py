@@ -483,6 +483,24 @@ async def test_run_says_so_where_there_are_no_tables(dsn: str) -> None:
             await PostgresScheduler(client).run()
 
 
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE {}.pgqueuer", "ALTER TABLE {}.pgqueuer DROP COLUMN dedupe_key"]
+)
+async def test_run_says_so_where_the_queue_is_incomplete_and_init_completes_it(
+    dsn: str, damage: str
+) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        await execute(dsn, damage.format(it.schema))
+        problem = "queue .* is incomplete; .* `sms4sats postgres init`"
+        with pytest.raises(JournalError, match=problem), anyio.fail_after(10):
+            await worker.scheduler.run()
+        await worker.journal.create_schema()
+        await worker.scheduler.add(await it.order())
+        async with running(worker):
+            await it.delivered()
+
+
 async def test_run_ends_when_the_client_is_closed(dsn: str) -> None:
     async with fleet(dsn) as it:
         worker = it.worker()
