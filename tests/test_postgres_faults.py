@@ -2,7 +2,7 @@
 
 The workers (tests/postgres_worker.py) are real processes on a real PostgreSQL. The simulated
 service runs here, over a real socket. All use one clock that runs faster than real time.
-`TORTURE=200` does 200 rounds of each fault.
+`TORTURE=200` does 200 rounds of each fault, and stops the server and fills a disk 25 times.
 """
 
 import os
@@ -372,10 +372,12 @@ def test_a_clock_that_is_an_hour_wrong_cancels_no_order_early(scene: Scene, ahea
     assert senders["w1"] > 0
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_workers_survive_a_server_that_is_stopped_for_10_seconds(
-    request: pytest.FixtureRequest, testrun_uid: str
+    request: pytest.FixtureRequest, testrun_uid: str, part: int
 ) -> None:
-    server = Server(f"{testrun_uid}-stopped")
+    server = Server(f"{testrun_uid}-stopped-{part}")
+    request.addfinalizer(server.remove)
     with scene_on(server.dsn, request.node.name) as scene:
         for _ in range(2):
             scene.start()
@@ -387,13 +389,13 @@ def test_workers_survive_a_server_that_is_stopped_for_10_seconds(
             server.start()
         scene.add(4)
         counts = scene.check(scene.finish())
-    print(f"server stopped for 10 s: {counts}")
+    print(f"server stopped for 10 s-{part}: {counts}")
 
 
 @pytest.fixture
-def small_disk(testrun_uid: str) -> Iterator[Path]:
+def small_disk(testrun_uid: str, part: int) -> Iterator[Path]:
     """A folder on a file system of 120 MB."""
-    folder = Path(tempfile.gettempdir(), f"sms4sats-disk-{testrun_uid}")
+    folder = Path(tempfile.gettempdir(), f"sms4sats-disk-{testrun_uid}-{part}")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(folder)]
     try:
@@ -405,8 +407,9 @@ def small_disk(testrun_uid: str) -> Iterator[Path]:
         folder.rmdir()
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_workers_survive_a_disk_that_is_full(
-    request: pytest.FixtureRequest, small_disk: Path
+    request: pytest.FixtureRequest, small_disk: Path, part: int
 ) -> None:
     """A real one. The server may also stop, because it cannot write its log."""
     server = Server("full", small_disk)
@@ -426,9 +429,9 @@ def test_workers_survive_a_disk_that_is_full(
                 server.start()
             scene.add(4)
             counts = scene.check(scene.finish())
-        print(f"disk full for 4 s: {counts}")
+        print(f"disk full for 4 s-{part}: {counts}")
     finally:
-        server.stop()
+        server.remove()
 
 
 @pytest.mark.parametrize(
