@@ -362,14 +362,14 @@ def test_no_order_and_no_code_is_lost(
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0], ids=["ahead", "behind"])
 def test_a_clock_that_is_an_hour_wrong_cancels_no_order_early(scene: Scene, ahead: float) -> None:
-    scene.start()
-    scene.start(ahead=ahead, alone=True)
+    workers = {scene.start().name, scene.start(ahead=ahead, alone=True).name}
+    # Until both listen, one may take every order.
+    while not workers <= {each.headers.get("x-worker") for each in scene.simulator.requests}:
+        assert len(scene.simulator.orders) < 200
+        scene.add(1)
     scene.add(12)
     counts = scene.check(scene.finish())
-    senders = Counter(request.headers.get("x-worker") for request in scene.simulator.requests)
-    print(f"a clock an hour wrong: {counts}, requests of each worker: {senders}")
-    assert senders["w0"] > 0
-    assert senders["w1"] > 0
+    print(f"a clock an hour wrong: {counts}")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
