@@ -112,6 +112,10 @@ class Server:
         """Start it again, in the same place."""
         self._server.ensure_postgres_running()
 
+    def remove(self) -> None:
+        """Stop it, and delete its folder."""
+        self._server.cleanup()
+
 
 @contextmanager
 def database(dsn: str) -> Generator[str]:

@@ -5,7 +5,7 @@
 It runs until SIGTERM, or until its standard input ends with the test. SMS4SATS_POSTGRES_DSN names
 the database. AHEAD is by how many seconds its clock is wrong. With ALONE, it cannot see
 the processes of the others, as on a machine of its own. On standard output it says READY, and
-RESULT <order id> <outcome> <code>.
+RESULT <order id> <outcome> <code>. A cancel has a header that says until when its claim lasts.
 """
 
 import os
@@ -13,17 +13,22 @@ import signal
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from functools import partial
 
 import anyio
 import httpx
 
 from sms4sats_async import RetryPolicy, Sms4SatsClient, _process
+from sms4sats_async._orders import steps
 from sms4sats_async.journal import recorder
 from sms4sats_async.postgres import PostgresJournal, PostgresScheduler
 from sms4sats_async.postgres import journal as journals
 from sms4sats_async.postgres import scheduler as schedulers
 from tests.crash_bot import SharedClock, say, words_of
+
+CLAIMED = ContextVar("CLAIMED", default=0.0)
+"""Until when the order is claimed whose cancel is sent."""
 
 
 async def handle(scheduler: PostgresScheduler) -> None:
@@ -31,8 +36,18 @@ async def handle(scheduler: PostgresScheduler) -> None:
         say("RESULT", *words_of(result))
 
 
-async def sign(name: str, request: httpx.Request) -> None:
-    request.headers["X-Worker"] = name
+async def sign(name: str, ahead: float, request: httpx.Request) -> None:
+    request.headers.update({"X-Worker": name, "X-Claimed": repr(CLAIMED.get() - ahead)})
+
+
+def watch_claims() -> None:
+    cancel = steps._cancel  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    async def watched(context: steps.OrderContext, order: steps.DrivenOrder) -> None:
+        CLAIMED.set(order.claimed_until)
+        await cancel(context, order)
+
+    steps._cancel = watched  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def end_with_the_test() -> None:
@@ -49,6 +64,7 @@ async def main(name: str, root: str, schema: str, *numbers: str) -> None:
         time.time = lambda: real() + ahead
     if alone:
         _process._machine = lambda: name  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    watch_claims()
     # What is measured in real time runs as fast as the clock.
     recorder._BOUND = 1.0  # type: ignore[misc] # noqa: SLF001
     journals._OUTAGE = journals._LONGEST_DELAY = 0.2  # type: ignore[misc] # noqa: SLF001
@@ -56,7 +72,7 @@ async def main(name: str, root: str, schema: str, *numbers: str) -> None:
     schedulers._LOOK /= speed  # type: ignore[misc] # noqa: SLF001
     async with (
         PostgresJournal(dsn, schema=schema) as journal,
-        httpx.AsyncClient(event_hooks={"request": [partial(sign, name)]}) as http_client,
+        httpx.AsyncClient(event_hooks={"request": [partial(sign, name, ahead)]}) as http_client,
         Sms4SatsClient(
             base_url=root,
             clock=SharedClock(speed, epoch + ahead, origin),

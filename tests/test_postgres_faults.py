@@ -2,7 +2,7 @@
 
 The workers (tests/postgres_worker.py) are real processes on a real PostgreSQL. The simulated
 service runs here, over a real socket. All use one clock that runs faster than real time.
-`TORTURE=200` does 200 rounds of each fault.
+`TORTURE=200` does 200 rounds of each fault, and stops the server and fills a disk 25 times.
 """
 
 import os
@@ -46,9 +46,8 @@ MINIMUM_AGE = 120.0
 SHORTLY = 1.0
 """Real seconds by which the measured clocks of two machines may differ and count as one."""
 
-LEASE = 45.0
-LEFT = 20.0
-"""Seconds that a claim lasts at least when a cancel is sent, less the time of a request."""
+NOTICED = 3.0
+"""Real seconds after which a worker uses a database that is back: a connection may take as long."""
 
 WORKER = Path(__file__).with_name("postgres_worker.py")
 LIFE = 90.0
@@ -168,7 +167,7 @@ class Scene:
 
     @contextmanager
     def outage(self) -> Generator[None]:
-        """Remember that no claim could be renewed."""
+        """Remember when no claim could be recorded."""
         begin = self.clock.now()
         yield
         self.outages.append((begin, self.clock.now()))
@@ -196,33 +195,43 @@ class Scene:
         assert delivered == set(orders)
         for order_id, _, code in self.results:
             assert (code == "-") is (orders[order_id].holder is not Holder.SETTLED)
-        deadlines = {entry.order_id: entry.code_deadline for entry in entries}
-        cancels: dict[str, list[tuple[float, str]]] = {}
-        for request in self.simulator.requests:
-            if request.path == "/cancelorder":
-                order_id = request.query["orderId"]
-                deadline = deadlines[order_id]
-                assert deadline is not None
-                assert request.time - orders[order_id].created_at >= MINIMUM_AGE
-                assert request.time >= deadline.timestamp() - SHORTLY * self.speed
-                cancels.setdefault(order_id, []).append((request.time, request.headers["x-worker"]))
-        twice = 0
-        for sent in cancels.values():
-            for (before, first), (after, second) in pairwise(sent):
-                if first != second:
-                    twice += 1
-                    died = self.ended.get(first, after) < after
-                    stopped = self.stops[first] > 0 or self.stops[second] > 0
-                    # In an outage claims end, and their workers go on.
-                    out = any(begin <= after <= end + LEASE for begin, end in self.outages)
-                    held = after - before < LEFT
-                    assert died or stopped or out or not held, (before, first, after, second)
+        twice, unclaimed = self._check_cancels(entries)
         return {
             "orders": len(orders),
             "codes": sum(order.holder is Holder.SETTLED for order in orders.values()),
             "results again": len(self.results) - len(delivered),
             "cancelled twice, after the first lease": twice,
+            "cancelled without a claim": unclaimed,
         }
+
+    def _check_cancels(self, entries: Sequence[JournalEntry]) -> tuple[int, int]:
+        """Check when each cancel came, and by which claim."""
+        deadlines = {entry.order_id: entry.code_deadline for entry in entries}
+        cancels: dict[str, list[tuple[float, str, float]]] = {}
+        twice = unclaimed = 0
+        for request in self.simulator.requests:
+            if request.path == "/cancelorder":
+                order_id, at = request.query["orderId"], request.time
+                worker, claimed = request.headers["x-worker"], float(request.headers["x-claimed"])
+                deadline = deadlines[order_id]
+                assert deadline is not None
+                assert at - self.simulator.order(order_id).created_at >= MINIMUM_AGE
+                assert at >= deadline.timestamp() - SHORTLY * self.speed
+                cancels.setdefault(order_id, []).append((at, worker, claimed))
+                if claimed <= at:
+                    # A database that is away stops no cancel: the refund matters more than a cancel
+                    # that may be sent twice. One that a stopped worker was sending arrives late.
+                    unclaimed += 1
+                    assert self.stops[worker] or any(
+                        begin <= at <= end + NOTICED * self.speed for begin, end in self.outages
+                    ), (at, worker, claimed)
+        for sent in cancels.values():
+            for (_, first, claimed), (at, second, own) in pairwise(sent):
+                if first != second:
+                    twice += 1
+                    died = self.ended.get(first, at) < at
+                    assert died or claimed - SHORTLY <= at or own <= at, sent
+        return twice, unclaimed
 
 
 @contextmanager
@@ -353,20 +362,22 @@ def test_no_order_and_no_code_is_lost(
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0], ids=["ahead", "behind"])
 def test_a_clock_that_is_an_hour_wrong_cancels_no_order_early(scene: Scene, ahead: float) -> None:
-    scene.start()
-    scene.start(ahead=ahead, alone=True)
+    workers = {scene.start().name, scene.start(ahead=ahead, alone=True).name}
+    # Until both listen, one may take every order.
+    while not workers <= {each.headers.get("x-worker") for each in scene.simulator.requests}:
+        assert len(scene.simulator.orders) < 200
+        scene.add(1)
     scene.add(12)
     counts = scene.check(scene.finish())
-    senders = Counter(request.headers.get("x-worker") for request in scene.simulator.requests)
-    print(f"a clock an hour wrong: {counts}, requests of each worker: {senders}")
-    assert senders["w0"] > 0
-    assert senders["w1"] > 0
+    print(f"a clock an hour wrong: {counts}")
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_workers_survive_a_server_that_is_stopped_for_10_seconds(
-    request: pytest.FixtureRequest, testrun_uid: str
+    request: pytest.FixtureRequest, testrun_uid: str, part: int
 ) -> None:
-    server = Server(f"{testrun_uid}-stopped")
+    server = Server(f"{testrun_uid}-stopped-{part}")
+    request.addfinalizer(server.remove)
     with scene_on(server.dsn, request.node.name) as scene:
         for _ in range(2):
             scene.start()
@@ -378,13 +389,13 @@ def test_workers_survive_a_server_that_is_stopped_for_10_seconds(
             server.start()
         scene.add(4)
         counts = scene.check(scene.finish())
-    print(f"server stopped for 10 s: {counts}")
+    print(f"server stopped for 10 s-{part}: {counts}")
 
 
 @pytest.fixture
-def small_disk(testrun_uid: str) -> Iterator[Path]:
+def small_disk(testrun_uid: str, part: int) -> Iterator[Path]:
     """A folder on a file system of 120 MB."""
-    folder = Path(tempfile.gettempdir(), f"sms4sats-disk-{testrun_uid}")
+    folder = Path(tempfile.gettempdir(), f"sms4sats-disk-{testrun_uid}-{part}")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(folder)]
     try:
@@ -396,8 +407,9 @@ def small_disk(testrun_uid: str) -> Iterator[Path]:
         folder.rmdir()
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_workers_survive_a_disk_that_is_full(
-    request: pytest.FixtureRequest, small_disk: Path
+    request: pytest.FixtureRequest, small_disk: Path, part: int
 ) -> None:
     """A real one. The server may also stop, because it cannot write its log."""
     server = Server("full", small_disk)
@@ -417,9 +429,9 @@ def test_workers_survive_a_disk_that_is_full(
                 server.start()
             scene.add(4)
             counts = scene.check(scene.finish())
-        print(f"disk full for 4 s: {counts}")
+        print(f"disk full for 4 s-{part}: {counts}")
     finally:
-        server.stop()
+        server.remove()
 
 
 @pytest.mark.parametrize(

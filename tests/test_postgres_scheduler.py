@@ -483,6 +483,24 @@ async def test_run_says_so_where_there_are_no_tables(dsn: str) -> None:
             await PostgresScheduler(client).run()
 
 
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE {}.pgqueuer", "ALTER TABLE {}.pgqueuer DROP COLUMN dedupe_key"]
+)
+async def test_run_says_so_where_the_queue_is_incomplete_and_init_completes_it(
+    dsn: str, damage: str
+) -> None:
+    async with fleet(dsn) as it:
+        worker = it.worker()
+        await execute(dsn, damage.format(it.schema))
+        problem = "queue .* is incomplete; .* `sms4sats postgres init`"
+        with pytest.raises(JournalError, match=problem), anyio.fail_after(10):
+            await worker.scheduler.run()
+        await worker.journal.create_schema()
+        await worker.scheduler.add(await it.order())
+        async with running(worker):
+            await it.delivered()
+
+
 async def test_run_ends_when_the_client_is_closed(dsn: str) -> None:
     async with fleet(dsn) as it:
         worker = it.worker()
@@ -527,15 +545,16 @@ async def test_a_damaged_row_stops_no_other_order(dsn: str) -> None:
 
 
 async def test_run_survives_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fleet(dsn, attrs.evolve(CODE, code_delay=200)) as it:
+    async with fleet(dsn) as it:
         outage = Outage(dsn, monkeypatch)
         monkeypatch.setattr(schedulers, "_LOOK", 0.05)
         worker = it.worker()
         order = await it.order()
-        await worker.scheduler.add(order, timeout=600)
+        await worker.scheduler.add(order, timeout=9000)
         async with running(worker):
             await held_by(worker)
             await outage.begin()
+            it.simulator.deliver_code(order.order_id, "007")
             await until(lambda: worker.results)  # its body runs, and the loop waits for the end
             failures = len(it.events_of(JournalFailed))
             await until(lambda: len(it.events_of(JournalFailed)) > failures + 2)

@@ -162,7 +162,7 @@ class PostgresJournal:
                 async with connection.transaction():
                     await connection.execute(_SCHEMA_LOCK)
                     await self._statements.create(connection)
-                    await install(connection, self._schema)
+                await install(connection, self._schema)
             finally:
                 await connection.close(timeout=_FAREWELL)
         except JournalError:

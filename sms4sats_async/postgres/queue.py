@@ -22,8 +22,11 @@ from pgqueuer.domain.types import Channel, QueueEntrypoint, QueueManagerId
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pgqueuer.queries import Queries
 
+from sms4sats_async.errors import JournalError
 from sms4sats_async.journal.entry import CLOCK_DIFFERENCE, LEASE
 from sms4sats_async.journal.rows import PENDING, UNDELIVERED
+
+from .schema import HELP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -74,10 +77,20 @@ def is_wake_up(payload: str) -> bool:
 
 
 async def install(connection: Connection, schema: str) -> None:
-    """Make the tables of the queue, within a transaction, unless they exist."""
-    queries = _queries(connection, schema)
-    if not await queries.schema_is_installed():
-        await queries.install(create_schema=False)
+    """Make the tables of the queue, or what they lack; outside of a transaction."""
+    await _queries(connection, schema).apply_upgrade()
+
+
+async def check(connection: Connection, schema: str) -> None:
+    """Refuse a queue whose tables are not those of the installed pgqueuer.
+
+    Raises:
+        JournalError: They are not.
+    """
+    plan = await _queries(connection, schema).plan_upgrade()
+    if plan.statements:
+        problem = f"the queue in the schema {schema} is incomplete; stop all workers, then {HELP}"
+        raise JournalError(problem)
 
 
 async def add(connection: Connection, schema: str, root: str, keys: Collection[str]) -> None:

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import anyio
@@ -161,8 +162,8 @@ class PostgresScheduler(OrderScheduler):
     # --- the worker -------------------------------------------------------------------------------
 
     async def _resume(self) -> None:
-        """Raise now if the database cannot be used."""
-        await self._journal.read(self._journal.check)
+        """Raise now if the database or its queue cannot be used."""
+        await self._journal.read(partial(queue.check, schema=self._journal.schema))
 
     async def _drive(self) -> None:
         try:

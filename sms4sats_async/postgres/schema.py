@@ -55,7 +55,7 @@ _TABLES: Final = (
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 """A schema that needs no quotes, short enough for the names that are made of it."""
 
-_HELP: Final = "run `sms4sats postgres init`, or call create_schema()"
+HELP: Final = "run `sms4sats postgres init`, or call create_schema()"
 
 
 class Connection(Protocol):
@@ -149,7 +149,7 @@ class Statements:
         """Make the tables, or bring them to this version, within a transaction.
 
         Raises:
-            JournalError: They are of a newer version.
+            JournalError: They are of a newer version, or of an unknown one.
         """
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         version = await self._version(connection)
@@ -167,7 +167,7 @@ class Statements:
         """
         version = await self._version(connection)
         if version is None:
-            problem = f"the database has no journal in the schema {self._schema}; {_HELP}"
+            problem = f"the database has no journal in the schema {self._schema}; {HELP}"
             raise JournalError(problem)
         _check(version)
 
@@ -176,6 +176,9 @@ class Statements:
         if await connection.fetchval("SELECT to_regclass($1)", table) is None:
             return None
         version: int | None = await connection.fetchval(f"SELECT max(version) FROM {table}")  # noqa: S608
+        if version is None:
+            problem = f"the table {table} has no row; restore the database, or use another schema"
+            raise JournalError(problem)
         return version
 
 
@@ -184,7 +187,7 @@ def _check(version: int) -> None:
         what = (
             "update sms4sats-async"
             if version > SCHEMA_VERSION
-            else f"stop all workers, then {_HELP}"
+            else f"stop all workers, then {HELP}"
         )
         problem = (
             f"the journal's schema version is {version}, and this library needs {SCHEMA_VERSION}; "
