@@ -71,6 +71,7 @@ MADE_BY_USERS = {
     simulator.ScaledClock,
     simulator.Simulator,
     wallets.LndWallet,
+    wallets.ClnWallet,
     wallets.LnbitsWallet,
     wallets.PhoenixdWallet,
     wallets.NwcWallet,

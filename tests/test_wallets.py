@@ -22,6 +22,7 @@ from sms4sats_async import (
 )
 from sms4sats_async.simulator import Behaviour, ManualClock
 from sms4sats_async.wallets import (
+    ClnWallet,
     LnbitsWallet,
     LndWallet,
     Payment,
@@ -29,6 +30,7 @@ from sms4sats_async.wallets import (
     PaymentState,
     PhoenixdWallet,
     base,
+    cln,
     lnbits,
     lnd,
     phoenixd,
@@ -46,6 +48,7 @@ from tests.wallet_stubs import (
     MACAROON,
     PASSWORD,
     PREIMAGE,
+    RUNE,
     Stub,
     StubClock,
     make,
@@ -115,6 +118,7 @@ async def test_settled_payment_has_amount_fee_and_preimage(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
+        ("cln", "Failed: no route"),
         ("lnbits", "Payment failed: no route"),
         ("lnd", "FAILURE_REASON_NO_ROUTE"),
         ("phoenixd", "no route"),
@@ -279,6 +283,58 @@ async def test_only_an_outgoing_payment_of_the_wallet_counts_in_lnbits(answered:
     )
 
 
+async def test_failed_attempt_in_core_lightning_is_no_failed_payment_yet() -> None:
+    """`listpays` says `failed` between two attempts of an `xpay` that has not answered."""
+    with Stub("cln", "loses") as stub:
+        clock = StubClock()
+        wallet = stub.wallet(clock)
+        await wallet.pay(INVOICE)
+        stub.node.state = "failed"
+        clock.time += 119
+        unclear = await wallet.pay(INVOICE)
+        other = await stub.wallet(clock).get_payment(HASH)
+        clock.time += 1
+
+        assert unclear.state is other.state is UNKNOWN
+        assert unclear.error == "Core Lightning may still try another route"
+        assert (await wallet.pay(INVOICE)).state is FAILED
+        assert stub.node.pays == [INVOICE]
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "known"),
+    [
+        ("held", 209, PENDING),
+        ("held", 207, PENDING),
+        ("settled", 219, UNKNOWN),
+        ("settled", 205, SETTLED),
+        ("failed", 205, FAILED),
+        ("failed", -1, UNKNOWN),
+        (None, 205, FAILED),
+        (None, -32601, FAILED),
+        (None, -1, UNKNOWN),
+    ],
+)
+async def test_error_of_core_lightning_is_checked(
+    state: str | None, code: int, known: PaymentState
+) -> None:
+    """An `xpay` that gave up may have a part that is held, or may be the second of an invoice."""
+
+    def refusal(node: Any, seen: Any) -> tuple[bool, str, Any]:
+        if seen.target == "/v1/xpay":
+            node.pays.append(INVOICE)
+            return True, "500 Error", {"code": code, "message": "Timed out after 3 attempts."}
+        return wallet_stubs.cln(node, seen)
+
+    with Stub("cln", "settles") as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BODIES, "cln", refusal)
+        stub.node.state = state
+        payment = await stub.wallet().pay(INVOICE)
+
+        assert payment.state is known
+        assert stub.node.pays == [INVOICE]
+
+
 @pytest.mark.parametrize("asked", ["503 Error", "401 Unauthorized"])
 async def test_failure_that_cannot_be_checked_is_unknown(asked: str) -> None:
     """The refusal of a second request looks the same while the first payment is held."""
@@ -338,6 +394,28 @@ async def test_lnd_gets_the_fee_limit(
         "timeout_seconds": 60,
         "no_inflight_updates": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("limit", "of_this_payment", "sent"),
+    [
+        (50, None, 50_000),
+        (50, 0, 0),
+        (0, None, 0),
+        (None, None, 10**17),
+        (None, 9, 9000),
+        (2 * 10**15, None, 10**17),
+    ],
+)
+async def test_core_lightning_gets_the_fee_limit_in_millisatoshis(
+    limit: int | None, of_this_payment: int | None, sent: int
+) -> None:
+    """Without one it takes 1 %. A limit of all satoshis is too large for the sums of `xpay`."""
+    with Stub("cln", "settles") as stub:
+        await stub.wallet(max_fee_sat=limit).pay(INVOICE, max_fee_sat=of_this_payment)
+        body = json.loads(stub.seen[0].body)
+
+    assert body == {"invstring": INVOICE, "maxfee": sent, "retry_for": 60}
 
 
 @pytest.mark.parametrize("limit", [-1, True, 1.5, "50", 10**16])
@@ -483,6 +561,8 @@ def test_macaroon_that_is_not_hex_is_refused(macaroon: Any) -> None:
 
 @pytest.mark.parametrize("secret", ["", "a\nb", "ö", " a", "a ", None])
 def test_credential_that_no_header_can_have_is_refused(secret: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="rune must be printable ASCII"):
+        ClnWallet("https://host", secret, max_fee_sat=None)
     with pytest.raises(InvalidArgumentError, match="admin_key must be printable ASCII"):
         LnbitsWallet("https://host", secret, max_fee_sat=None)
     with pytest.raises(InvalidArgumentError, match="password must be printable ASCII"):
@@ -567,7 +647,9 @@ async def test_check_changes_nothing(kind: str) -> None:
     with Stub(kind, "settles") as stub:
         await stub.wallet().check()
 
-        assert [seen.method for seen in stub.seen] == ["GET"]
+        method, target = ("POST", "/v1/getinfo") if kind == "cln" else ("GET", None)
+        assert [seen.method for seen in stub.seen] == [method]
+        assert target in {None, stub.seen[0].target}
 
 
 @pytest.mark.parametrize(
@@ -599,10 +681,11 @@ async def test_check_finds_no_server() -> None:
         await wallet.check()
 
 
-async def test_lnd_with_its_own_certificate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lnd", "cln"])
+async def test_node_with_its_own_certificate(kind: str, tmp_path: Path) -> None:
     certificate = tmp_path / "tls.cert"
     authority().cert_pem.write_to_path(str(certificate))
-    with Stub("lnd", "settles", tls=certified("127.0.0.1")) as stub:
+    with Stub(kind, "settles", tls=certified("127.0.0.1")) as stub:
         wallet = stub.wallet(tls_cert=certificate)
         assert (await wallet.pay(INVOICE)).state is SETTLED
 
@@ -642,7 +725,7 @@ async def test_no_secret_is_shown(kind: str, caplog: pytest.LogCaptureFixture) -
 
     shown = f"{payment!r} {wallet!r} {caplog.text}"
     assert "is pending" in caplog.text
-    for secret in (HASH, PREIMAGE.hex(), INVOICE, MACAROON, ADMIN_KEY, PASSWORD):
+    for secret in (HASH, PREIMAGE.hex(), INVOICE, MACAROON, RUNE, ADMIN_KEY, PASSWORD):
         assert secret not in shown
 
 
@@ -694,15 +777,29 @@ json_values = st.recursive(
         )
     ),
 )
+
+
+def read_listed(answer: Answer, payment_hash: str) -> Payment:
+    return cln.read_asked(answer, payment_hash) or Payment(UNKNOWN, payment_hash, error="none")
+
+
+def listing(*words: str | None, payment_hash: str = HASH) -> Any:
+    return {"pays": [{"status": word, "payment_hash": payment_hash} for word in words]}
+
+
 READERS: list[Callable[[Answer, str], Payment]] = [
     lnd.read_payment,
+    cln.read_paid,
+    read_listed,
     lnbits.read_payment,
     phoenixd.read_paid,
     phoenixd.read_asked,
 ]
 
 
-@pytest.mark.parametrize("read", READERS, ids=["lnd", "lnbits", "paid", "asked"])
+@pytest.mark.parametrize(
+    "read", READERS, ids=["lnd", "xpay", "listpays", "lnbits", "paid", "asked"]
+)
 @given(status=st.integers(100, 599) | st.sampled_from([200, 201, 520]), body=json_values)
 def test_failure_needs_the_words_of_the_wallet(
     read: Callable[[Answer, str], Payment], status: int, body: object
@@ -723,6 +820,26 @@ def test_failure_needs_the_words_of_the_wallet(
         (lnd.read_payment, 200, {"result": {"status": "INITIATED"}}, PENDING),
         (lnd.read_payment, 200, {"result": {"status": "UNKNOWN"}}, UNKNOWN),
         (lnd.read_payment, 409, {"message": "invoice is already paid"}, UNKNOWN),
+        (cln.read_paid, 201, {"payment_preimage": PREIMAGE.hex()}, SETTLED),
+        (cln.read_paid, 201, {"payment_preimage": "0" * 64}, UNKNOWN),
+        (cln.read_paid, 201, {"code": 205}, UNKNOWN),
+        (cln.read_paid, 500, {"payment_preimage": PREIMAGE.hex()}, UNKNOWN),
+        (cln.read_paid, 500, {"code": 203}, FAILED),
+        (cln.read_paid, 500, {"code": "205", "message": "no route"}, UNKNOWN),
+        (cln.read_paid, 500, {"code": [205]}, UNKNOWN),
+        (cln.read_paid, 500, {"code": 218, "message": "Already paid"}, UNKNOWN),
+        (cln.read_paid, 502, {"code": 205}, UNKNOWN),
+        (cln.read_paid, 404, {"code": -32601, "message": "Unknown command"}, FAILED),
+        (read_listed, 201, {"pays": []}, UNKNOWN),
+        (read_listed, 201, {"pays": {}}, UNKNOWN),
+        (read_listed, 500, listing("failed"), UNKNOWN),
+        (read_listed, 201, listing("failed", "failed"), FAILED),
+        (read_listed, 201, listing("failed", "pending"), PENDING),
+        (read_listed, 201, listing("pending", "complete", "failed"), SETTLED),
+        (read_listed, 201, listing("failed", "new"), UNKNOWN),
+        (read_listed, 201, listing("failed", None), UNKNOWN),
+        (read_listed, 201, listing("complete", payment_hash="0" * 64), UNKNOWN),
+        (read_listed, 201, {"pays": ["complete"]}, UNKNOWN),
         (lnbits.read_payment, 520, {"status": "failed", "detail": "x"}, FAILED),
         (lnbits.read_payment, 500, {"status": "failed", "detail": "x"}, UNKNOWN),
         (lnbits.read_payment, 520, {"status": "pending", "detail": "x"}, PENDING),

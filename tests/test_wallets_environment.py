@@ -4,6 +4,7 @@ import pytest
 
 from sms4sats_async import InvalidArgumentError
 from sms4sats_async.wallets import (
+    ClnWallet,
     LnbitsWallet,
     LndWallet,
     NwcWallet,
@@ -11,12 +12,17 @@ from sms4sats_async.wallets import (
     wallet_from_environment,
 )
 from tests.test_wallets_nwc import URI
-from tests.wallet_stubs import ADMIN_KEY, MACAROON, PASSWORD
+from tests.wallet_stubs import ADMIN_KEY, MACAROON, PASSWORD, RUNE
 
 VARIABLES = {
     "lnd": {
         "SMS4SATS_LND_URL": "https://node:8080",
         "SMS4SATS_LND_MACAROON": MACAROON,
+        "SMS4SATS_MAX_FEE_SAT": "50",
+    },
+    "cln": {
+        "SMS4SATS_CLN_URL": "https://node:3010",
+        "SMS4SATS_CLN_RUNE": RUNE,
         "SMS4SATS_MAX_FEE_SAT": "50",
     },
     "lnbits": {"SMS4SATS_LNBITS_URL": "https://lnbits", "SMS4SATS_LNBITS_KEY": ADMIN_KEY},
@@ -28,6 +34,7 @@ VARIABLES = {
 }
 CLASSES = {
     "lnd": LndWallet,
+    "cln": ClnWallet,
     "lnbits": LnbitsWallet,
     "phoenixd": PhoenixdWallet,
     "nwc": NwcWallet,
@@ -62,7 +69,9 @@ def test_missing_variable_is_named(
 def test_unknown_wallet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMS4SATS_WALLET", "purse")
 
-    with pytest.raises(InvalidArgumentError, match="must be one of lnd, lnbits, phoenixd, nwc"):
+    with pytest.raises(
+        InvalidArgumentError, match="must be one of lnd, cln, lnbits, phoenixd, nwc"
+    ):
         wallet_from_environment()
 
 
@@ -97,10 +106,12 @@ def test_fee_limit_that_the_wallet_cannot_enforce_is_refused(
         wallet_from_environment()
 
 
-def test_certificate_and_network_are_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "lnd", SMS4SATS_LND_TLS_CERT="/no/such/tls.cert")
+@pytest.mark.parametrize("kind", ["lnd", "cln"])
+def test_certificate_and_network_are_passed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = f"SMS4SATS_{kind.upper()}_TLS_CERT"
+    set_up(monkeypatch, kind, **{variable: "/no/such/tls.cert"})
 
-    with pytest.raises(InvalidArgumentError, match=r"^SMS4SATS_LND_TLS_CERT must be a file"):
+    with pytest.raises(InvalidArgumentError, match=f"^{variable} must be a file"):
         wallet_from_environment(network="regtest")
 
 
@@ -110,6 +121,8 @@ def test_certificate_and_network_are_passed(monkeypatch: pytest.MonkeyPatch) -> 
         ("lnd", "SMS4SATS_LND_URL", "localhost:8080"),
         ("lnd", "SMS4SATS_LND_URL", "https://" + "a" * 70 + ".\u00fc"),
         ("lnd", "SMS4SATS_LND_MACAROON", "/home/user/admin.macaroon"),
+        ("cln", "SMS4SATS_CLN_URL", "http://node.example:3010"),
+        ("cln", "SMS4SATS_CLN_RUNE", "\u00f6"),
         ("lnbits", "SMS4SATS_LNBITS_URL", "http://lnbits.example"),
         ("lnbits", "SMS4SATS_LNBITS_KEY", "\u00f6"),
         ("phoenixd", "SMS4SATS_PHOENIXD_URL", "phoenixd"),

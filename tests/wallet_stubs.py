@@ -18,7 +18,7 @@ import attrs
 
 from sms4sats_async import Clock, Invoice
 from sms4sats_async.simulator.invoice import make_invoice
-from sms4sats_async.wallets import LnbitsWallet, LndWallet, PhoenixdWallet
+from sms4sats_async.wallets import ClnWallet, LnbitsWallet, LndWallet, PhoenixdWallet
 from tests.servers import Peer, Seen, Server, answer
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ PREIMAGE = bytes(range(32))
 HASH = hashlib.sha256(PREIMAGE).hexdigest()
 MACAROON = "0201036c6e64" * 4
 ADMIN_KEY = "a1b2c3d4e5f60718293a4b5c6d7e8f90"
+RUNE = "7cKJyALVY0_LLVV-AB9oetXjipOdyt0EhOuYrSS42fM9MA=="
 PASSWORD = "phoenixd-password-7f3a"
 
 make = functools.partial(
@@ -117,6 +118,29 @@ def lnd(node: Node, seen: Seen) -> tuple[bool, str, Any]:
     return is_pay, "200 OK", {"result": result}
 
 
+def cln(node: Node, seen: Seen) -> tuple[bool, str, Any]:
+    states = {"held": "pending", "settled": "complete", "failed": "failed"}
+    if seen.target == "/v1/getinfo":
+        return False, "201 Created", {"id": "02" * 33}
+    is_pay = seen.target == "/v1/xpay"
+    request = json.loads(seen.body)
+    if is_pay:
+        node.take(request["invstring"])
+        if node.state == "failed":
+            return True, "500 Error", {"code": 205, "message": "Failed: no route"}
+    else:
+        assert seen.target == "/v1/listpays"
+        assert node.state is None or request == {"payment_hash": node.payment_hash}
+    if node.state is None:
+        return is_pay, "201 Created", {"pays": []}
+    amounts = {"amount_msat": 1_500_000, "amount_sent_msat": 1_502_001}
+    if is_pay:
+        return True, "201 Created", amounts | {"payment_preimage": PREIMAGE.hex()}
+    listed = {"payment_hash": node.payment_hash, "status": states[node.state]}
+    listed |= {"preimage": PREIMAGE.hex()} if node.state == "settled" else {}
+    return False, "201 Created", {"pays": [amounts | listed]}
+
+
 def lnbits(node: Node, seen: Seen) -> tuple[bool, str, Any]:
     states = {"held": "pending", "settled": "success", "failed": "failed"}
     if seen.target == "/api/v1/wallet":
@@ -178,13 +202,14 @@ def phoenixd(node: Node, seen: Seen) -> tuple[bool, str, Any]:
     return False, "200 OK", body
 
 
-BODIES: dict[str, Bodies] = {"lnd": lnd, "lnbits": lnbits, "phoenixd": phoenixd}
+BODIES: dict[str, Bodies] = {"lnd": lnd, "cln": cln, "lnbits": lnbits, "phoenixd": phoenixd}
 CREDENTIALS = {
     "lnd": ("grpc-metadata-macaroon", MACAROON),
+    "cln": ("rune", RUNE),
     "lnbits": ("x-api-key", ADMIN_KEY),
     "phoenixd": ("authorization", f"Basic {base64.b64encode(f':{PASSWORD}'.encode()).decode()}"),
 }
-AnyWallet = LndWallet | LnbitsWallet | PhoenixdWallet
+AnyWallet = LndWallet | ClnWallet | LnbitsWallet | PhoenixdWallet
 
 
 class Stub(Server):
@@ -203,11 +228,11 @@ class Stub(Server):
         if seen.headers.get(header) != credential or self.node.fault == "refuses":
             await peer.send(answer({"detail": "no"}, "401 Unauthorized"))
             return
-        if self.node.fault == "hangs" and seen.method == "GET" and self.node.pays:
-            await peer.silence()
         is_pay, status, body = BODIES[self.kind](self.node, seen)
         fault = self.node.fault
-        if is_pay and fault in {"drops", "loses"}:
+        if fault == "hangs" and not is_pay and self.node.pays:
+            await peer.silence()
+        elif is_pay and fault in {"drops", "loses"}:
             peer.reset()
         elif is_pay and fault.isdigit():
             await peer.send(answer(b"<html>a proxy's page</html>", f"{fault} Error"))
@@ -227,6 +252,8 @@ class Stub(Server):
         match self.kind:
             case "lnd":
                 return LndWallet(macaroon=MACAROON, **options)
+            case "cln":
+                return ClnWallet(rune=RUNE, **options)
             case "lnbits":
                 return LnbitsWallet(admin_key=ADMIN_KEY, **options)
             case _:

@@ -4,6 +4,7 @@ A hold invoice stays pending for up to 21 minutes. A wallet here never takes a t
 failure, and never pays an invoice twice.
 """
 
+from .cln import ClnWallet
 from .environment import wallet_from_environment
 from .lnbits import LnbitsWallet
 from .lnd import LndWallet
@@ -12,6 +13,7 @@ from .payment import Payment, PaymentFailedError, PaymentState, Wallet
 from .phoenixd import PhoenixdWallet
 
 __all__ = [
+    "ClnWallet",
     "LnbitsWallet",
     "LndWallet",
     "NwcWallet",

@@ -7,20 +7,23 @@ from sms4sats_async import _validate as validate
 from sms4sats_async.errors import InvalidArgumentError
 from sms4sats_async.invoice import Network
 
+from .cln import ClnWallet
 from .lnbits import LnbitsWallet
 from .lnd import LndWallet
 from .nwc import NwcWallet
 from .phoenixd import PhoenixdWallet
 
-AnyWallet: TypeAlias = LndWallet | LnbitsWallet | PhoenixdWallet | NwcWallet
+AnyWallet: TypeAlias = LndWallet | ClnWallet | LnbitsWallet | PhoenixdWallet | NwcWallet
 
-_KINDS: Final = ("lnd", "lnbits", "phoenixd", "nwc")
+_KINDS: Final = ("lnd", "cln", "lnbits", "phoenixd", "nwc")
+_LIMITED: Final = ("lnd", "cln")
 _WALLET: Final = "SMS4SATS_WALLET"
 _MAX_FEE: Final = "SMS4SATS_MAX_FEE_SAT"
 _NO_LIMIT: Final = "none"
 _VARIABLES: Final = {
     "url": "URL",
     "macaroon": "MACAROON",
+    "rune": "RUNE",
     "tls_cert": "TLS_CERT",
     "admin_key": "KEY",
     "password": "PASSWORD",
@@ -34,11 +37,13 @@ def wallet_from_environment(
 ) -> AnyWallet:
     """Return the wallet that the environment names.
 
-    - `SMS4SATS_WALLET`: `lnd`, `lnbits`, `phoenixd` or `nwc`.
-    - `SMS4SATS_MAX_FEE_SAT`: the highest routing fee in satoshis, or `none`. LND requires it, and
-      the others allow only `none`.
+    - `SMS4SATS_WALLET`: `lnd`, `cln`, `lnbits`, `phoenixd` or `nwc`.
+    - `SMS4SATS_MAX_FEE_SAT`: the highest routing fee in satoshis, or `none`. LND and Core
+      Lightning require it, and the others allow only `none`.
     - For `lnd`: `SMS4SATS_LND_URL`, `SMS4SATS_LND_MACAROON` in hex, and optionally
       `SMS4SATS_LND_TLS_CERT`, the path of LND's `tls.cert`.
+    - For `cln`: `SMS4SATS_CLN_URL`, `SMS4SATS_CLN_RUNE`, and optionally
+      `SMS4SATS_CLN_TLS_CERT`, the path of clnrest's `ca.pem`.
     - For `lnbits`: `SMS4SATS_LNBITS_URL`, and the admin key as `SMS4SATS_LNBITS_KEY`.
     - For `phoenixd`: `SMS4SATS_PHOENIXD_URL` and `SMS4SATS_PHOENIXD_PASSWORD`.
     - For `nwc`: `SMS4SATS_NWC_URI`.
@@ -55,7 +60,7 @@ def wallet_from_environment(
     if kind not in _KINDS:
         raise InvalidArgumentError(f"{_WALLET} must be one of {', '.join(_KINDS)}")
     if max_fee_sat is None:
-        max_fee_sat = _max_fee(required=kind == "lnd")
+        max_fee_sat = _max_fee(required=kind in _LIMITED)
     try:
         return _make(kind, max_fee_sat, network)
     except InvalidArgumentError as error:
@@ -77,6 +82,14 @@ def _make(kind: str, max_fee_sat: int | None, network: Network) -> AnyWallet:
                 _required("SMS4SATS_LND_MACAROON"),
                 max_fee_sat=max_fee_sat,
                 tls_cert=os.environ.get("SMS4SATS_LND_TLS_CERT") or None,
+                network=network,
+            )
+        case "cln":
+            return ClnWallet(
+                _required("SMS4SATS_CLN_URL"),
+                _required("SMS4SATS_CLN_RUNE"),
+                max_fee_sat=max_fee_sat,
+                tls_cert=os.environ.get("SMS4SATS_CLN_TLS_CERT") or None,
                 network=network,
             )
         case "lnbits":

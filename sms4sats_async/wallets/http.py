@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import anyio
 import attrs
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _CONNECT: Final = 10.0
 """Seconds for a connection. After them it is certain that nothing was sent."""
-_OK: Final = 200
+_OK: Final = frozenset({200, 201})
 _REFUSED: Final = frozenset({401, 403})
 _ERRORS: Final = Errors(httpx)
 
@@ -55,6 +55,9 @@ class Answer:
 
 class HttpWallet(base.BaseWallet):
     """Sends the requests of an adapter, without httpx's pool: it loses connections on a cancel."""
+
+    check_method: ClassVar[str] = "GET"
+    """The HTTP method of the harmless request that needs the credentials."""
 
     def __init__(
         self,
@@ -92,8 +95,8 @@ class HttpWallet(base.BaseWallet):
             InvalidResponseError: If the answer is not the wallet's.
         """
         self._check_open()
-        answer = await self._request("GET", self.check_path)
-        if answer.status != _OK or not isinstance(answer.body, dict):
+        answer = await self._request(self.check_method, self.check_path)
+        if answer.status not in _OK or not isinstance(answer.body, dict):
             raise InvalidResponseError(
                 f"the server does not answer as {type(self).__name__} needs (HTTP {answer.status})",
                 status_code=answer.status,
