@@ -741,6 +741,15 @@ async def test_credentials_are_masked_in_the_text_of_a_wallet() -> None:
     assert HASH not in payment.error
 
 
+async def test_rune_is_masked_in_the_text_of_core_lightning() -> None:
+    head, tail = RUNE[:4], RUNE[-4:]
+    with Server(saying(answer({"code": -1, "message": f"bad rune {RUNE}"}, "500 Error"))) as server:
+        wallet = ClnWallet(server.url, RUNE, max_fee_sat=None, clock=StubClock())
+        payment = await wallet.pay(INVOICE)
+
+    assert payment.error == f"Core Lightning answered HTTP 500: bad rune {head}…{tail}"
+
+
 async def test_login_of_phoenixd_is_masked_in_its_text() -> None:
     _, login = CREDENTIALS["phoenixd"]
 

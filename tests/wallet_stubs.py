@@ -29,7 +29,7 @@ PREIMAGE = bytes(range(32))
 HASH = hashlib.sha256(PREIMAGE).hexdigest()
 MACAROON = "0201036c6e64" * 4
 ADMIN_KEY = "a1b2c3d4e5f60718293a4b5c6d7e8f90"
-RUNE = "7cKJyALVY0_LLVV-AB9oetXjipOdyt0EhOuYrSS42fM9MA=="
+RUNE = "cTFm1f6GgZhZla_vQN7w6chwCa433pvaYVJhIRpWW649MA=="
 PASSWORD = "phoenixd-password-7f3a"
 
 make = functools.partial(

@@ -88,11 +88,10 @@ class ClnWallet(HttpWallet):
         payment = read_asked(await self._request("POST", "/v1/listpays", body=request), **request)
         # Between two attempts of an `xpay` that has not ended, `listpays` says `failed` (seen by
         # others: ElementsProject/lightning#9036).
-        if payment is None or payment.state is not PaymentState.FAILED:
-            return payment
-        if payment_hash in self._failures or now - since >= _LAST_ATTEMPT:
-            return payment
-        return self._unknown(payment_hash, "Core Lightning may still try another route")
+        may_go_on = payment_hash not in self._failures and now - since < _LAST_ATTEMPT
+        if payment is not None and payment.state is PaymentState.FAILED and may_go_on:
+            return self._unknown(payment_hash, "Core Lightning may still try another route")
+        return payment
 
 
 def read_paid(answer: Answer, payment_hash: str) -> Payment:
