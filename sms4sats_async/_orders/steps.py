@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
-from anyio.lowlevel import current_token
 
 from sms4sats_async._clock import LONGEST_SLEEP, SHORTEST_SLEEP, ElapsedClock
+from sms4sats_async._event_loop import native_loop
 from sms4sats_async._http.decode import Cancelled
 from sms4sats_async._http.endpoints import CANCEL_ORDER, GET_ORDER_STATUS
 from sms4sats_async._process import has_died
@@ -118,8 +118,7 @@ class OrderContext:
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task of the event loop itself; `run` raises nothing."""
-        token: Any = current_token()
-        loop: Any = getattr(token, "native_token", token)
+        loop = native_loop()
         if hasattr(loop, "run_sync_soon"):
             import trio  # noqa: PLC0415 - only where it runs
 

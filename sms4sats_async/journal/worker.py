@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
-from anyio.lowlevel import current_token
 
+from sms4sats_async._event_loop import native_loop
 from sms4sats_async.errors import JournalError
 
 from .rows import DAMAGED
@@ -64,9 +64,7 @@ class _Job(Generic[T]):
         self.result: T
         self.error: JournalError | None = None
         self.done = anyio.Event()
-        # Trio's token, or asyncio's loop; newer versions of anyio (4.11) wrap it.
-        token: Any = current_token()
-        self.loop: Any = getattr(token, "native_token", token)
+        self.loop = native_loop()
 
     async def wait(self) -> T:
         """Return the result once it is written, or raise why it is not."""

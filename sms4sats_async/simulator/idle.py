@@ -16,6 +16,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from sms4sats_async._event_loop import native_loop
+
 __all__ = ["LONGEST_WORK", "IdleWatch"]
 
 _ROUNDS = 100
@@ -50,7 +52,7 @@ class IdleWatch:
             jobs = await self._wait_for_threads()
             # On asyncio, `wait_all_tasks_blocked` sleeps for 0.1 s whenever it finds a task that
             # can run. The checkpoints before it make that rare.
-            if not hasattr(anyio.lowlevel.current_token().native_token, "run_sync_soon"):
+            if not hasattr(native_loop(), "run_sync_soon"):
                 for _ in range(_ROUNDS):
                     await anyio.lowlevel.checkpoint()
             await anyio.wait_all_tasks_blocked()
