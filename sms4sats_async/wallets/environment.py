@@ -15,8 +15,16 @@ from .phoenixd import PhoenixdWallet
 
 AnyWallet: TypeAlias = LndWallet | ClnWallet | LnbitsWallet | PhoenixdWallet | NwcWallet
 
-_KINDS: Final = ("lnd", "cln", "lnbits", "phoenixd", "nwc")
-_LIMITED: Final = ("lnd", "cln")
+# Each wallet, and the argument of its credential.
+_NODES: Final[dict[str, tuple[type[LndWallet | ClnWallet], str]]] = {
+    "lnd": (LndWallet, "macaroon"),
+    "cln": (ClnWallet, "rune"),
+}
+_SERVERS: Final[dict[str, tuple[type[LnbitsWallet | PhoenixdWallet], str]]] = {
+    "lnbits": (LnbitsWallet, "admin_key"),
+    "phoenixd": (PhoenixdWallet, "password"),
+}
+_KINDS: Final = (*_NODES, *_SERVERS, "nwc")
 _WALLET: Final = "SMS4SATS_WALLET"
 _MAX_FEE: Final = "SMS4SATS_MAX_FEE_SAT"
 _NO_LIMIT: Final = "none"
@@ -60,7 +68,7 @@ def wallet_from_environment(
     if kind not in _KINDS:
         raise InvalidArgumentError(f"{_WALLET} must be one of {', '.join(_KINDS)}")
     if max_fee_sat is None:
-        max_fee_sat = _max_fee(required=kind in _LIMITED)
+        max_fee_sat = _max_fee(required=kind in _NODES)
     try:
         return _make(kind, max_fee_sat, network)
     except InvalidArgumentError as error:
@@ -68,47 +76,33 @@ def wallet_from_environment(
             raise
         argument, _, rest = error.problem.partition(" ")
         if argument in _VARIABLES:
-            problem = f"SMS4SATS_{kind.upper()}_{_VARIABLES[argument]} {rest}"
+            problem = f"{_variable(kind, argument)} {rest}"
         else:
             problem = f"the wallet in {_WALLET} ({kind}): {error.problem}"
         raise InvalidArgumentError(problem) from None
 
 
 def _make(kind: str, max_fee_sat: int | None, network: Network) -> AnyWallet:
-    match kind:
-        case "lnd":
-            return LndWallet(
-                _required("SMS4SATS_LND_URL"),
-                _required("SMS4SATS_LND_MACAROON"),
-                max_fee_sat=max_fee_sat,
-                tls_cert=os.environ.get("SMS4SATS_LND_TLS_CERT") or None,
-                network=network,
-            )
-        case "cln":
-            return ClnWallet(
-                _required("SMS4SATS_CLN_URL"),
-                _required("SMS4SATS_CLN_RUNE"),
-                max_fee_sat=max_fee_sat,
-                tls_cert=os.environ.get("SMS4SATS_CLN_TLS_CERT") or None,
-                network=network,
-            )
-        case "lnbits":
-            return LnbitsWallet(
-                _required("SMS4SATS_LNBITS_URL"),
-                _required("SMS4SATS_LNBITS_KEY"),
-                max_fee_sat=max_fee_sat,
-                network=network,
-            )
-        case "phoenixd":
-            return PhoenixdWallet(
-                _required("SMS4SATS_PHOENIXD_URL"),
-                _required("SMS4SATS_PHOENIXD_PASSWORD"),
-                max_fee_sat=max_fee_sat,
-                network=network,
-            )
-        case _:
-            uri = _required("SMS4SATS_NWC_URI")
-            return NwcWallet(uri, max_fee_sat=max_fee_sat, network=network)
+    if kind == "nwc":
+        uri = _required(_variable(kind, "uri"))
+        return NwcWallet(uri, max_fee_sat=max_fee_sat, network=network)
+    url = _required(_variable(kind, "url"))
+    if kind in _NODES:
+        node, credential = _NODES[kind]
+        return node(
+            url,
+            _required(_variable(kind, credential)),
+            max_fee_sat=max_fee_sat,
+            tls_cert=os.environ.get(_variable(kind, "tls_cert")) or None,
+            network=network,
+        )
+    server, credential = _SERVERS[kind]
+    secret = _required(_variable(kind, credential))
+    return server(url, secret, max_fee_sat=max_fee_sat, network=network)
+
+
+def _variable(kind: str, argument: str) -> str:
+    return f"SMS4SATS_{kind.upper()}_{_VARIABLES[argument]}"
 
 
 def _required(variable: str, what: str = "it is needed to pay") -> str:
