@@ -11,7 +11,7 @@ import pytest
 
 from sms4sats_async import AuthenticationError, ClientStateError, InvalidArgumentError
 from sms4sats_async.wallets import NwcWallet, Payment, PaymentFailedError, PaymentState, base, nwc
-from tests.nwc_service import found, nwc_service
+from tests.nwc_service import NwcService, found, nwc_service
 from tests.wallet_stubs import HASH, INVOICE, PREIMAGE, StubClock, make
 
 SETTLED, PENDING, FAILED, UNKNOWN = (
@@ -97,12 +97,18 @@ async def test_failure_that_may_be_a_time_out_is_checked() -> None:
         assert (await wallet.pay(INVOICE)).state is PENDING
 
 
+async def begin_to_pay(service: NwcService, wallet: NwcWallet) -> asyncio.Future[Payment]:
+    """Return the task of a payment once the wallet has the request."""
+    task = asyncio.ensure_future(wallet.pay(INVOICE))
+    while not service.pays:  # noqa: ASYNC110 - an event of another library
+        await asyncio.sleep(0.01)
+    return task
+
+
 @pytest.mark.asyncio
 async def test_cancelled_task_does_not_pay_again() -> None:
     async with nwc_service("holds") as service, service.wallet() as wallet:
-        task = asyncio.ensure_future(wallet.pay(INVOICE))
-        while not service.pays:  # noqa: ASYNC110 - an event of another library
-            await asyncio.sleep(0.01)
+        task = await begin_to_pay(service, wallet)
         task.cancel()
         await asyncio.wait([task])
 
@@ -270,9 +276,7 @@ async def test_closed_wallet_sends_nothing() -> None:
 @pytest.mark.asyncio
 async def test_wallet_that_is_closed_while_it_pays_opens_no_connection() -> None:
     async with nwc_service("holds") as service, service.wallet() as wallet:
-        task = asyncio.ensure_future(wallet.pay(INVOICE))
-        while not service.pays:  # noqa: ASYNC110 - an event of another library
-            await asyncio.sleep(0.01)
+        task = await begin_to_pay(service, wallet)
         await wallet.aclose()
 
         assert (await task).state is UNKNOWN
