@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Self, cast
 
 import anyio
 import attrs
@@ -137,6 +137,7 @@ class HttpWallet(base.BaseWallet):
         request = httpx.Request(
             method, self._root + path, headers=self._headers, json=body, data=form
         )
+        request.stream = _Body(request.content)
         status, content = await self._exchange(request, first_line=first_line)
         try:
             value: object = json.loads(content)
@@ -180,6 +181,21 @@ class HttpWallet(base.BaseWallet):
                 raise _ERRORS.translate(error) from error
             raise
         return answer.status_code, content
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a request. A cancelled write leaves one of httpx open, and Trio warns of that."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = [content]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
 
 
 async def _read(stream: httpx.AsyncByteStream, *, first_line: bool) -> bytes:
